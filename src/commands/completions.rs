@@ -1,0 +1,203 @@
+//! `stigmer completions SHELL`, from the table that parses and prints help.
+
+use crate::cli::{COMPLETIONS, CommandSpec, LOCAL, OptionSpec, SHELLS, Shell, TOP};
+
+/// The completion script for a shell.
+pub fn script(shell: Shell) -> String {
+    match shell {
+        Shell::Bash => bash(),
+        Shell::Zsh => zsh(),
+        Shell::Fish => fish(),
+    }
+}
+
+/// Every command that ends a line: those of `local`, and `completions`.
+fn commands() -> impl Iterator<Item = &'static CommandSpec> {
+    LOCAL.subcommands.iter().copied().chain([&COMPLETIONS])
+}
+
+fn words(commands: &[&CommandSpec]) -> String {
+    commands.iter().map(|command| command.word()).collect::<Vec<_>>().join(" ")
+}
+
+fn shells() -> String {
+    SHELLS.map(|(name, _)| name).join(" ")
+}
+
+fn flags(option: &OptionSpec) -> Vec<String> {
+    let short = option.short.map(|short| format!("-{short}"));
+    short.into_iter().chain([format!("--{}", option.long)]).collect()
+}
+
+fn bash() -> String {
+    let mut cases = String::new();
+    let mut with_paths = Vec::new();
+    let mut with_values = Vec::new();
+    for command in commands() {
+        let mut all: Vec<String> = command.options.iter().flat_map(|option| flags(option)).collect();
+        all.push("--help".into());
+        if command.word() == COMPLETIONS.word() {
+            all.push(shells());
+        }
+        cases.push_str(&format!(
+            "    {}) words=\"{}\" ;;\n",
+            &command.path["stigmer ".len()..].replace(' ', "\\ "),
+            all.join(" ")
+        ));
+        for option in command.options.iter().filter(|option| option.value.is_some()) {
+            let list = if option.is_path { &mut with_paths } else { &mut with_values };
+            for flag in flags(option) {
+                if !list.contains(&flag) {
+                    list.push(flag);
+                }
+            }
+        }
+    }
+    format!(
+        r#"# bash completion for stigmer
+_stigmer() {{
+  local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} command= word words
+  case $prev in
+    {paths}) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    {values}) return ;;
+  esac
+  for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+    case $word in
+      --) COMPREPLY=($(compgen -c -f -- "$cur")); return ;;
+      -*) ;;
+      *) case $command in
+           ''|local) command="${{command:+$command }}$word" ;;
+         esac ;;
+    esac
+  done
+  case $command in
+    '') words="{top} help --help --version" ;;
+    local) words="{local} --help" ;;
+{cases}    *) words= ;;
+  esac
+  COMPREPLY=($(compgen -W "$words" -- "$cur"))
+}}
+complete -F _stigmer stigmer
+"#,
+        paths = with_paths.join("|"),
+        values = with_values.join("|"),
+        top = words(TOP.subcommands),
+        local = words(LOCAL.subcommands),
+    )
+}
+
+fn zsh() -> String {
+    let described = |commands: &[&CommandSpec]| {
+        commands.iter().map(|c| format!("'{}:{}'", c.word(), zsh_quote(c.summary))).collect::<Vec<_>>().join(" ")
+    };
+    let mut cases = String::new();
+    for command in commands() {
+        cases.push_str(&format!("    {})\n      _arguments -s", command.word()));
+        for option in command.options {
+            let value = match (option.value, option.is_path) {
+                (None, _) => String::new(),
+                (Some(name), true) => format!(":{}:_files", zsh_quote(name)),
+                (Some(name), false) => format!(":{}: ", zsh_quote(name)),
+            };
+            let repeated = if option.long == "temporal-arg" { "*" } else { "" };
+            for flag in flags(option) {
+                let equals = if option.value.is_some() && flag.starts_with("--") { "=" } else { "" };
+                cases.push_str(&format!(" \\\n        '{repeated}{flag}{equals}[{}]{value}'", zsh_quote(option.help)));
+            }
+        }
+        cases.push_str(" \\\n        '--help[show this help]'");
+        match command.word() {
+            "run" => cases.push_str(" \\\n        '*::command:_normal'"),
+            "completions" => cases.push_str(&format!(" \\\n        '1:shell:({})'", shells())),
+            _ => {}
+        }
+        cases.push_str(" ;;\n");
+    }
+    format!(
+        r#"#compdef stigmer
+_stigmer() {{
+  local -a commands
+  local word
+  if (( CURRENT == 2 )); then
+    commands=({top} 'help:show help')
+    _describe command commands
+    return
+  fi
+  if [[ $words[2] == local ]] && (( CURRENT == 3 )); then
+    commands=({local})
+    _describe command commands
+    return
+  fi
+  if [[ $words[2] == local ]]; then
+    word=$words[3]
+    shift 2 words
+    (( CURRENT -= 2 ))
+  else
+    word=$words[2]
+    shift words
+    (( CURRENT -= 1 ))
+  fi
+  case $word in
+{cases}  esac
+}}
+if [[ $funcstack[1] == _stigmer ]]; then _stigmer "$@"; else compdef _stigmer stigmer; fi
+"#,
+        top = described(TOP.subcommands),
+        local = described(LOCAL.subcommands),
+    )
+}
+
+/// Text inside a single-quoted specification of `_arguments`.
+fn zsh_quote(text: &str) -> String {
+    text.replace('\'', "").replace('[', "\\[").replace(']', "\\]").replace(':', "\\:")
+}
+
+fn fish() -> String {
+    let quote = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
+    let mut text = String::from("# fish completion for stigmer\ncomplete -c stigmer -f\n");
+    let mut add = |condition: String, rest: String| {
+        text.push_str(&format!("complete -c stigmer -n {} {rest}\n", quote(&condition)));
+    };
+    for command in TOP.subcommands {
+        let rest = format!("-a {} -d {}", command.word(), quote(command.summary));
+        add("__fish_use_subcommand".into(), rest);
+    }
+    let seen = words(LOCAL.subcommands);
+    for command in LOCAL.subcommands {
+        let condition = format!("__fish_seen_subcommand_from local; and not __fish_seen_subcommand_from {seen}");
+        add(condition, format!("-a {} -d {}", command.word(), quote(command.summary)));
+    }
+    add(format!("__fish_seen_subcommand_from {}", COMPLETIONS.word()), format!("-a {}", quote(&shells())));
+    for command in commands() {
+        let condition = format!("__fish_seen_subcommand_from {}", command.word());
+        for option in command.options {
+            let short = option.short.map_or(String::new(), |short| format!(" -s {short}"));
+            let value = match (option.value, option.is_path) {
+                (None, _) => "",
+                (Some(_), true) => " -r -F",
+                (Some(_), false) => " -x",
+            };
+            add(condition.clone(), format!("-l {}{short}{value} -d {}", option.long, quote(option.help)));
+        }
+    }
+    text.push_str("complete -c stigmer -l help -s h -d 'show help'\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_and_option_is_in_every_script() {
+        for (name, shell) in SHELLS {
+            let script = script(shell);
+            for command in commands() {
+                assert!(script.contains(command.word()), "{name}: {}", command.path);
+                for option in command.options {
+                    assert!(script.contains(option.long), "{name}: {}", option.long);
+                }
+            }
+        }
+    }
+}

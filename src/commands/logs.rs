@@ -1,0 +1,89 @@
+//! `stigmer local logs`
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::home::Home;
+use crate::log_file::start_of_last_lines;
+use crate::sys::{self, after};
+
+/// How soon a followed line is shown. Files have no other way to tell on every
+/// system that they grew.
+const POLL: Duration = Duration::from_millis(100);
+
+pub fn logs(home: &Home, follow: bool, lines: u64) -> Result<()> {
+    let path = home.log();
+    let mut file = match File::open(&path) {
+        Ok(file) => Some(file),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound && follow => None,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::new(format!("cannot show the log {}: there is none yet", path.display()))
+                .hint("Temporal writes it when it runs: stigmer local start"));
+        }
+        Err(cause) => return Err(Error::io("read", path.display(), &cause)),
+    };
+    match show(&path, &mut file, follow, lines) {
+        // Whoever read has seen enough.
+        Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(cause) => Err(Error::io("show the log", path.display(), &cause)),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn show(path: &Path, file: &mut Option<File>, follow: bool, lines: u64) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    let mut position = 0;
+    if let Some(file) = file {
+        position = start_of_last_lines(file, lines)?;
+        position += copy_from(file, position, &mut stdout)?;
+    }
+    while follow && !sys::wait_for_reader_gone(io::stdout().as_fd(), after(POLL)) {
+        if let Some(open) = file {
+            // Shorter than what was shown: truncated, so it begins anew.
+            if open.metadata()?.len() < position {
+                position = 0;
+            }
+            position += copy_from(open, position, &mut stdout)?;
+        }
+        // Rotation gives the name to a new file; what was written to the old
+        // one before has just been shown.
+        if let Some(new) = reopened(path, file.as_ref()) {
+            *file = Some(new);
+            position = 0;
+        }
+    }
+    Ok(())
+}
+
+/// The file that has the name now, when it is another one.
+fn reopened(path: &Path, file: Option<&File>) -> Option<File> {
+    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    let known = file.and_then(|file| file.metadata().ok()).map(identity);
+    let new = File::open(path).ok()?;
+    (known != new.metadata().ok().map(identity)).then_some(new)
+}
+
+/// Copies bytes as they are, valid UTF-8 or not; returns how many.
+fn copy_from(file: &mut File, position: u64, output: &mut impl Write) -> io::Result<u64> {
+    file.seek(SeekFrom::Start(position))?;
+    let mut buffer = vec![0; 64 << 10];
+    let mut copied = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => {
+                output.write_all(&buffer[..count])?;
+                copied += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    output.flush()?;
+    Ok(copied)
+}

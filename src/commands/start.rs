@@ -1,0 +1,43 @@
+//! `stigmer local start`
+
+use crate::config::Config;
+use crate::daemon::{self, Context, Served};
+use crate::error::Result;
+use crate::state::{Lifetime, Mode, State};
+use crate::terminal::{Mark, Stream, Terminal};
+
+pub fn start(context: &Context<'_>, config: &Config, detach: bool) -> Result<()> {
+    let mut terminal = Terminal::new(Stream::Stdout, context.variable);
+    let already_running = |state: &State, terminal: &mut Terminal| tell_running(config, state, terminal);
+    if detach {
+        daemon::detach(context, config, Lifetime::Kept, terminal, &already_running)?;
+        return Ok(());
+    }
+    match daemon::serve(context, config, Lifetime::Kept, &mut terminal, &mut |_| {})? {
+        Served::Stopped => {}
+        Served::AlreadyRunning(state) => already_running(&state, &mut terminal),
+    }
+    Ok(())
+}
+
+fn tell_running(config: &Config, state: &State, terminal: &mut Terminal) {
+    if state.mode == Mode::External {
+        terminal
+            .line(Mark::Done, &format!("Stigmer Daemon is already running, with external Temporal {}", state.address));
+    } else {
+        let pid = state.temporal.as_ref().map_or(0, |temporal| temporal.pid);
+        terminal.line(Mark::Done, &format!("Temporal is already running (PID: {pid})"));
+        if let Some(url) = &state.ui_url {
+            terminal.line(Mark::Done, &format!("UI available at {url}"));
+        }
+    }
+    let wanted = match config {
+        Config::Managed(managed) if managed.port.source.is_explicit() => managed.local_address().to_string(),
+        Config::External(external) => external.address.value.to_string(),
+        Config::Managed(_) => return,
+    };
+    if wanted != state.address {
+        let text = format!("It is at {}, not at {wanted}: 'stigmer local stop' first to change that.", state.address);
+        terminal.line(Mark::Warning, &text);
+    }
+}

@@ -1,0 +1,172 @@
+//! `stigmer local status`
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::print;
+use crate::config::parse_address;
+use crate::error::Result;
+use crate::external::{self, Reached};
+use crate::health::{self, Health};
+use crate::home::Home;
+use crate::state::{Daemon, Mode, Phase, State};
+use crate::sys::after;
+use crate::terminal::unix_time;
+
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a status comes to, and its exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Ready,
+    NotReady,
+    NotRunning,
+}
+
+impl Verdict {
+    fn exit_code(self) -> u8 {
+        match self {
+            Verdict::Ready => 0,
+            Verdict::NotReady => 1,
+            Verdict::NotRunning => 3,
+        }
+    }
+}
+
+/// Prints the status; returns the exit code that tells it too.
+pub fn status(home: &Home, json: bool) -> Result<u8> {
+    let (verdict, state) = match Daemon::of(home) {
+        Daemon::Absent => (Verdict::NotRunning, None),
+        Daemon::Silent => (Verdict::NotReady, None),
+        Daemon::Alive(state) if is_ready(&state) => (Verdict::Ready, Some(state)),
+        Daemon::Alive(state) => (Verdict::NotReady, Some(state)),
+    };
+    print(&match json {
+        true => as_json(verdict, state.as_ref(), home),
+        false => as_text(verdict, state.as_ref(), home),
+    })?;
+    Ok(verdict.exit_code())
+}
+
+/// The daemon's word is checked: Temporal may hang since.
+fn is_ready(state: &State) -> bool {
+    if state.phase != Phase::Ready {
+        return false;
+    }
+    match (state.mode, state.address.parse::<SocketAddr>()) {
+        (Mode::Managed, Ok(address)) => health::check(address, after(PROBE_TIMEOUT), None) == Health::Serving,
+        _ => parse_address(&state.address).is_ok_and(|address| {
+            matches!(external::reach(&address, PROBE_TIMEOUT), Ok(Reached::Serving | Reached::Connected))
+        }),
+    }
+}
+
+fn as_text(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
+    let Some(state) = state else {
+        return match verdict {
+            Verdict::NotRunning => "Temporal is not running.\n".into(),
+            _ => "Stigmer is starting.\n".into(),
+        };
+    };
+    let what = match (state.mode, verdict) {
+        (Mode::External, Verdict::Ready) => "External Temporal is reachable".into(),
+        (Mode::External, _) => "External Temporal is not reachable".into(),
+        (Mode::Managed, Verdict::Ready) => "Temporal is running and ready".into(),
+        (Mode::Managed, _) if state.phase == Phase::Ready => "Temporal is running, but does not answer".into(),
+        (Mode::Managed, _) => format!("Temporal is not ready: {}", state.phase.name()),
+    };
+    let mut text = format!("{what}\n");
+    let mut row = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            text.push_str(&format!("  {name:<10} {value}\n"));
+        }
+    };
+    let is_managed = state.mode == Mode::Managed;
+    row("address", Some(state.address.clone()));
+    row("UI", state.ui_url.clone());
+    row("version", state.temporal_version.clone());
+    row("PID", state.temporal.as_ref().map(|temporal| temporal.pid.to_string()));
+    row("daemon", Some(format!("PID {}, up {}", state.daemon.pid, duration(uptime(state)))));
+    row("restarts", is_managed.then(|| state.restarts.to_string()));
+    row("database", state.database.as_ref().map(|path| home.display(path)));
+    row("log", is_managed.then(|| home.display(&home.log())));
+    text
+}
+
+fn uptime(state: &State) -> u64 {
+    unix_time().saturating_sub(state.started)
+}
+
+fn duration(seconds: u64) -> String {
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
+}
+
+fn as_json(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
+    let running = verdict != Verdict::NotRunning;
+    let text = |value: Option<String>| value.map_or("null".into(), |value| quote(&value));
+    let number = |value: Option<u64>| value.map_or("null".into(), |value| value.to_string());
+    let pid = |pid: Option<u32>| number(pid.map(u64::from));
+    let database = state.and_then(|state| state.database.clone());
+    let is_managed = state.is_none_or(|state| state.mode == Mode::Managed);
+    let fields = [
+        ("running", running.to_string()),
+        ("ready", (verdict == Verdict::Ready).to_string()),
+        ("mode", text(state.map(|state| state.mode.name().into()))),
+        ("address", text(state.map(|state| state.address.clone()))),
+        ("ui_url", text(state.and_then(|state| state.ui_url.clone()))),
+        ("temporal_version", text(state.and_then(|state| state.temporal_version.clone()))),
+        ("daemon_pid", pid(state.map(|state| state.daemon.pid))),
+        ("temporal_pid", pid(state.and_then(|state| state.temporal.as_ref().map(|temporal| temporal.pid)))),
+        ("restarts", number(state.map(|state| state.restarts))),
+        ("uptime_seconds", number(state.map(uptime))),
+        ("home", text(Some(home.root().display().to_string()))),
+        ("database", text(is_managed.then(|| database.unwrap_or_else(|| home.database()).display().to_string()))),
+        ("log", text(is_managed.then(|| home.log().display().to_string()))),
+    ];
+    let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    format!("{{{}}}\n", fields.join(","))
+}
+
+/// A JSON string (RFC 8259, 7).
+fn quote(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            control if control < ' ' => quoted.push_str(&format!("\\u{:04x}", control as u32)),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_strings_are_escaped() {
+        assert_eq!(quote("a\"b\\c\n\u{1}ü"), r#""a\"b\\c\u000a\u0001ü""#);
+    }
+
+    #[test]
+    fn what_is_unknown_is_null() {
+        let home = Home::resolve(Some("/h".into()), None).unwrap();
+        let json = as_json(Verdict::NotRunning, None, &home);
+        assert!(json.starts_with("{\"running\":false,\"ready\":false,\"mode\":null,\"address\":null,"), "{json}");
+        assert!(json.contains("\"daemon_pid\":null,\"temporal_pid\":null,\"restarts\":null,\"uptime_seconds\":null,"));
+        assert!(
+            json.ends_with("\"home\":\"/h\",\"database\":\"/h/data/temporal.db\",\"log\":\"/h/logs/temporal.log\"}\n")
+        );
+    }
+
+    #[test]
+    fn durations_are_short() {
+        assert_eq!([5, 65, 3665].map(duration), ["5 s", "1 min 5 s", "1 h 1 min"]);
+    }
+}

@@ -1,0 +1,565 @@
+//! What is meant: options and environment decided into one value.
+//!
+//! One rule for every setting, flag > environment variable > default, and each
+//! setting knows where it came from. Pure: the environment comes in as a
+//! function, so that the whole is tested as a table.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::cli::{self, OptionSpec, ServerOptions};
+use crate::error::{Error, Result};
+use crate::install::release::{Mirror, PINNED_VERSION, Version};
+
+pub const DEFAULT_PORT: u16 = 7233;
+/// The Web UI's port lies this far above the frontend's, as in Temporal itself.
+const UI_PORT_OFFSET: u16 = 1000;
+const DEFAULT_READY_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_READY_TIMEOUT: u64 = 86_400;
+
+/// What `start` and `run` are to do.
+#[derive(Debug)]
+pub enum Config {
+    Managed(Managed),
+    External(External),
+}
+
+/// A Temporal that we install, start and supervise.
+#[derive(Debug)]
+pub struct Managed {
+    pub port: Setting<u16>,
+    pub ui_port: Setting<u16>,
+    pub ip: Setting<IpAddr>,
+    pub version: Setting<Version>,
+    /// None: the one that we install.
+    pub executable: Setting<Option<PathBuf>>,
+    pub mirror: Setting<Mirror>,
+    pub offline: Setting<bool>,
+    pub temporal_args: Vec<OsString>,
+    pub ready_timeout: Setting<Duration>,
+}
+
+/// A Temporal that somebody else runs.
+#[derive(Debug)]
+pub struct External {
+    pub address: Setting<Address>,
+    /// Flags that were given, and mean nothing here.
+    pub ignored: Vec<&'static str>,
+}
+
+/// A value and where it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting<T> {
+    pub value: T,
+    pub source: Source,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    Flag(&'static str),
+    Variable(&'static str),
+    Default,
+}
+
+impl Source {
+    /// Whether somebody asked for it.
+    pub fn is_explicit(self) -> bool {
+        self != Source::Default
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Flag(long) => write!(f, "--{long}"),
+            Source::Variable(name) => f.write_str(name),
+            Source::Default => f.write_str("the default"),
+        }
+    }
+}
+
+impl Managed {
+    /// Where the server itself listens.
+    pub fn bind_address(&self) -> SocketAddr {
+        SocketAddr::new(self.ip.value, self.port.value)
+    }
+
+    /// Where clients on this machine reach the frontend.
+    pub fn local_address(&self) -> SocketAddr {
+        let ip = match self.ip.value {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        SocketAddr::new(ip, self.port.value)
+    }
+
+    /// Where a browser finds the Web UI; None when `--headless` turned it off.
+    pub fn ui_url(&self) -> Option<String> {
+        if self.is_headless() {
+            return None;
+        }
+        let local = self.local_address().ip();
+        let port = self.ui_port.value;
+        // The UI of a server on IPv6 loopback is not on the IPv4 one that
+        // `localhost` may mean.
+        Some(match local {
+            IpAddr::V4(ip) if ip == Ipv4Addr::LOCALHOST => format!("http://localhost:{port}"),
+            ip => format!("http://{}", SocketAddr::new(ip, port)),
+        })
+    }
+
+    pub fn is_headless(&self) -> bool {
+        self.temporal_args.iter().any(|argument| argument == "--headless" || argument == "--headless=true")
+    }
+
+    /// The database that Temporal is told to use behind our back, by
+    /// `--temporal-arg --db-filename=...` or its short form `-f`.
+    pub fn database_argument(&self) -> Option<PathBuf> {
+        let mut arguments = self.temporal_args.iter();
+        let mut found = None;
+        while let Some(argument) = arguments.next() {
+            let text = argument.to_string_lossy();
+            if text == "--db-filename" || text == "-f" {
+                found = arguments.next().map(PathBuf::from);
+            } else if let Some(path) = text.strip_prefix("--db-filename=") {
+                found = Some(PathBuf::from(path));
+            }
+        }
+        found
+    }
+}
+
+/// host:port as people and SDKs write it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// A name, or an IP address without brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// Decides every setting of `start` and `run`.
+pub fn resolve(options: &ServerOptions, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Config> {
+    let resolver = Resolver { variable };
+    if let Some(typed) = resolver.typed(&cli::TEMPORAL_HOST, options.temporal_host.as_ref()) {
+        return resolve_external(options, &typed).map(Config::External);
+    }
+    let port = resolver.setting(&cli::PORT, options.port.as_ref(), || Ok(DEFAULT_PORT), port_number)?;
+    let ui_port = resolver.setting(
+        &cli::UI_PORT,
+        options.ui_port.as_ref(),
+        || {
+            port.value.checked_add(UI_PORT_OFFSET).ok_or_else(|| {
+                Error::usage(format!(
+                    "no port is left for the Web UI: {} + {UI_PORT_OFFSET} is above 65535",
+                    port.value
+                ))
+                .hint("choose one with --ui-port, for example --ui-port 8233")
+            })
+        },
+        port_number,
+    )?;
+    if port.value == ui_port.value {
+        return Err(Error::usage(format!("port {} cannot serve both gRPC and the Web UI", port.value))
+            .hint("choose two with --port and --ui-port"));
+    }
+    Ok(Config::Managed(Managed {
+        port,
+        ui_port,
+        ip: resolver.setting(&cli::IP, options.ip.as_ref(), || Ok(Ipv4Addr::LOCALHOST.into()), ip_address)?,
+        version: resolver.setting(
+            &cli::TEMPORAL_VERSION,
+            options.temporal_version.as_ref(),
+            || Ok(PINNED_VERSION),
+            |text| Version::parse(text).ok_or_else(|| "a version such as 1.9.1".into()),
+        )?,
+        executable: resolver.path_setting(&cli::TEMPORAL_BIN, options.temporal_bin.as_ref())?,
+        mirror: resolver.mirror(options.mirror.as_ref())?,
+        offline: resolver.offline(options.offline)?,
+        temporal_args: options.temporal_args.clone(),
+        ready_timeout: resolver.setting(
+            &cli::READY_TIMEOUT,
+            options.ready_timeout.as_ref(),
+            || Ok(DEFAULT_READY_TIMEOUT),
+            seconds,
+        )?,
+    }))
+}
+
+fn resolve_external(options: &ServerOptions, typed: &Typed) -> Result<External> {
+    let managed_only = [
+        (cli::PORT.long, options.port.is_some()),
+        (cli::UI_PORT.long, options.ui_port.is_some()),
+        (cli::IP.long, options.ip.is_some()),
+        (cli::TEMPORAL_VERSION.long, options.temporal_version.is_some()),
+        (cli::TEMPORAL_BIN.long, options.temporal_bin.is_some()),
+        (cli::MIRROR.long, options.mirror.is_some()),
+        (cli::OFFLINE.long, options.offline),
+        (cli::TEMPORAL_ARG.long, !options.temporal_args.is_empty()),
+        (cli::READY_TIMEOUT.long, options.ready_timeout.is_some()),
+    ];
+    let ignored: Vec<_> = managed_only.iter().filter(|(_, given)| *given).map(|(long, _)| *long).collect();
+    if let (Source::Flag(host), [first, ..]) = (typed.source, ignored.as_slice()) {
+        return Err(Error::usage(format!("--{first} cannot go with --{host}: no Temporal is started there"))
+            .hint(format!("leave out one of them; --{first} is for the managed local Temporal")));
+    }
+    let address = parse_address(typed.value.to_str().unwrap_or("\u{fffd}")).map_err(|why| {
+        let error = Error::usage(format!("{} is no address: '{}': {}", typed.source, typed.value.display(), why.what));
+        error.hint(why.hint)
+    })?;
+    Ok(External { address: Setting { value: address, source: typed.source }, ignored })
+}
+
+/// A word and where it was typed.
+struct Typed {
+    value: OsString,
+    source: Source,
+}
+
+struct Resolver<'a> {
+    variable: &'a dyn Fn(&str) -> Option<OsString>,
+}
+
+impl Resolver<'_> {
+    /// Flag > environment variable; an empty variable counts as unset.
+    fn typed(&self, option: &OptionSpec, flag: Option<&OsString>) -> Option<Typed> {
+        if let Some(value) = flag {
+            return Some(Typed { value: value.clone(), source: Source::Flag(option.long) });
+        }
+        let name = option.variable?;
+        let value = (self.variable)(name).filter(|value| !value.is_empty())?;
+        Some(Typed { value, source: Source::Variable(name) })
+    }
+
+    fn setting<T>(
+        &self,
+        option: &OptionSpec,
+        flag: Option<&OsString>,
+        default: impl FnOnce() -> Result<T>,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Result<Setting<T>> {
+        let Some(typed) = self.typed(option, flag) else {
+            return Ok(Setting { value: default()?, source: Source::Default });
+        };
+        let parsed = match typed.value.to_str() {
+            Some(text) => parse(text),
+            None => Err("valid UTF-8".into()),
+        };
+        match parsed {
+            Ok(value) => Ok(Setting { value, source: typed.source }),
+            Err(wanted) => {
+                Err(Error::usage(format!("{} takes {wanted}, not '{}'", typed.source, typed.value.display())))
+            }
+        }
+    }
+
+    fn path_setting(&self, option: &OptionSpec, flag: Option<&OsString>) -> Result<Setting<Option<PathBuf>>> {
+        match self.typed(option, flag) {
+            None => Ok(Setting { value: None, source: Source::Default }),
+            Some(typed) if typed.value.is_empty() => {
+                Err(Error::usage(format!("{} takes the path of a file, not ''", typed.source)))
+            }
+            Some(typed) => Ok(Setting { value: Some(absolute(&typed.value)), source: typed.source }),
+        }
+    }
+
+    fn mirror(&self, flag: Option<&OsString>) -> Result<Setting<Mirror>> {
+        match self.typed(&cli::MIRROR, flag) {
+            None => Ok(Setting { value: Mirror::github(), source: Source::Default }),
+            Some(typed) => match Mirror::parse(&typed.value) {
+                Ok(Mirror::Directory(path)) => {
+                    let value = Mirror::Directory(absolute(path.as_os_str()));
+                    Ok(Setting { value, source: typed.source })
+                }
+                Ok(value) => Ok(Setting { value, source: typed.source }),
+                Err(why) => Err(Error::usage(format!(
+                    "{} is no mirror: '{}': {why}",
+                    typed.source,
+                    typed.value.display()
+                ))
+                .hint("give the URL (http or https) or the directory that holds v1.9.1/temporal_cli_1.9.1_...tar.gz")),
+            },
+        }
+    }
+
+    fn offline(&self, flag: bool) -> Result<Setting<bool>> {
+        let flag = flag.then(|| OsString::from("1"));
+        let parse = |text: &str| match text.to_ascii_lowercase().as_str() {
+            "1" | "true" | "yes" | "on" => Ok(true),
+            "0" | "false" | "no" | "off" => Ok(false),
+            _ => Err("1 or 0".to_owned()),
+        };
+        self.setting(&cli::OFFLINE, flag.as_ref(), || Ok(false), parse)
+    }
+}
+
+/// The daemon leaves the working directory, so paths must not depend on it.
+fn absolute(path: &OsStr) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path))
+}
+
+fn port_number(text: &str) -> Result<u16, String> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse() {
+        Ok(port) if is_number && port > 0 => Ok(port),
+        _ => Err("a port from 1 to 65535, such as 7234".into()),
+    }
+}
+
+fn ip_address(text: &str) -> Result<IpAddr, String> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().map_err(|_| "an IP address such as 127.0.0.1".into())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let wanted = || "a number of seconds from 1 to 86400, such as 60".to_owned();
+    match text.parse() {
+        Ok(count) if (1..=MAX_READY_TIMEOUT).contains(&count) && !text.starts_with('+') => {
+            Ok(Duration::from_secs(count))
+        }
+        _ => Err(wanted()),
+    }
+}
+
+/// Why a text is no address, and the text that was probably meant.
+#[derive(Debug, PartialEq)]
+pub struct BadAddress {
+    pub what: String,
+    pub hint: String,
+}
+
+/// `host`, `host:port`, `[IPv6]` or `[IPv6]:port`; names stay as they are.
+pub fn parse_address(text: &str) -> Result<Address, BadAddress> {
+    let bad = |what: &str, hint: String| Err(BadAddress { what: what.into(), hint });
+    let example = || "write HOST or HOST:PORT, for example temporal.example.com:7233".to_owned();
+    if text.contains("://") {
+        let inside = text.split_once("://").map_or("", |(_, rest)| rest);
+        let inside = inside.split(['/', '?', '#']).next().unwrap_or("");
+        let inside = inside.rsplit('@').next().unwrap_or(inside);
+        return match parse_address(inside) {
+            Ok(address) => bad("this is a URL", format!("leave out all but the address: {address}")),
+            Err(_) => bad("this is a URL", example()),
+        };
+    }
+    if text.chars().any(|character| character.is_whitespace() || character.is_control()) {
+        let stripped: String = text.chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect();
+        return match parse_address(&stripped) {
+            Ok(_) => bad("it holds white space", format!("write it without: {stripped}")),
+            Err(_) => bad("it holds white space", example()),
+        };
+    }
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return bad("an IPv6 address needs brackets", format!("write [{text}]:{DEFAULT_PORT}"));
+    }
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let Some((host, port)) = rest.split_once(']') else {
+                return bad("the bracket is not closed", format!("write [::1]:{DEFAULT_PORT}"));
+            };
+            if host.parse::<Ipv6Addr>().is_err() {
+                return bad("there is no IPv6 address in the brackets", format!("write [::1]:{DEFAULT_PORT}"));
+            }
+            match port.strip_prefix(':') {
+                Some(port) => (host, Some(port)),
+                None if port.is_empty() => (host, None),
+                None => return bad("only a colon and a port may follow the bracket", example()),
+            }
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    if host.is_empty() {
+        return bad("the host is missing", example());
+    }
+    if let Some(wrong) = host.chars().find(|&c| "/\\?#@[]<>\"'`{}|^%,;=&$!*()\u{fffd}".contains(c)) {
+        return bad(&format!("a host has no '{wrong}'"), example());
+    }
+    if host.len() > 253 {
+        return bad("the host is longer than 253 bytes", example());
+    }
+    let port = match port.map(port_number) {
+        None => DEFAULT_PORT,
+        Some(Ok(port)) => port,
+        Some(Err(_)) => {
+            return bad("the port must be a number from 1 to 65535", format!("write {host}:{DEFAULT_PORT}"));
+        }
+    };
+    Ok(Address { host: host.into(), port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve_with(options: ServerOptions, environment: &[(&str, &str)]) -> Result<Config> {
+        resolve(&options, &|name| {
+            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    fn managed(options: ServerOptions, environment: &[(&str, &str)]) -> Managed {
+        match resolve_with(options, environment).unwrap() {
+            Config::Managed(managed) => managed,
+            Config::External(external) => panic!("{external:?}"),
+        }
+    }
+
+    #[test]
+    fn nothing_given_means_the_defaults() {
+        let config = managed(ServerOptions::default(), &[]);
+        assert_eq!(config.port, Setting { value: 7233, source: Source::Default });
+        assert_eq!(config.ui_port.value, 8233);
+        assert_eq!(config.bind_address().to_string(), "127.0.0.1:7233");
+        assert_eq!(config.ui_url().unwrap(), "http://localhost:8233");
+        assert_eq!(config.version.value, PINNED_VERSION);
+        assert_eq!(config.mirror.value, Mirror::github());
+        assert!(!config.offline.value && config.executable.value.is_none());
+        assert_eq!(config.ready_timeout.value, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_flag_wins_over_its_variable_and_an_empty_variable_is_unset() {
+        let flag = || ServerOptions { port: Some("7300".into()), ..Default::default() };
+        let variable = [("STIGMER_TEMPORAL_PORT", "7400")];
+        let empty = [("STIGMER_TEMPORAL_PORT", "")];
+        let port = |options, environment: &[(&str, &str)]| managed(options, environment).port;
+        assert_eq!(port(flag(), &variable), Setting { value: 7300, source: Source::Flag("port") });
+        let from_variable = Setting { value: 7400, source: Source::Variable("STIGMER_TEMPORAL_PORT") };
+        assert_eq!(port(ServerOptions::default(), &variable), from_variable);
+        assert_eq!(port(ServerOptions::default(), &empty).source, Source::Default);
+        assert_eq!(managed(ServerOptions::default(), &variable).ui_port.value, 8400);
+    }
+
+    #[test]
+    fn every_variable_is_read() {
+        let config = managed(
+            ServerOptions::default(),
+            &[
+                ("STIGMER_TEMPORAL_PORT", "1"),
+                ("STIGMER_TEMPORAL_UI_PORT", "2"),
+                ("STIGMER_TEMPORAL_IP", "0.0.0.0"),
+                ("STIGMER_TEMPORAL_VERSION", "v1.8.3"),
+                ("STIGMER_TEMPORAL_BIN", "/opt/temporal"),
+                ("STIGMER_TEMPORAL_MIRROR", "https://mirror.example/releases/"),
+                ("STIGMER_OFFLINE", "1"),
+                ("STIGMER_READY_TIMEOUT", "7"),
+            ],
+        );
+        assert_eq!((config.port.value, config.ui_port.value), (1, 2));
+        assert_eq!(config.local_address().to_string(), "127.0.0.1:1");
+        assert_eq!(config.version.value, Version::parse("1.8.3").unwrap());
+        assert_eq!(config.executable.value.unwrap(), PathBuf::from("/opt/temporal"));
+        assert!(config.offline.value);
+        assert_eq!(config.ready_timeout.value, Duration::from_secs(7));
+        assert_eq!(config.mirror.source, Source::Variable("STIGMER_TEMPORAL_MIRROR"));
+    }
+
+    #[test]
+    fn a_wrong_value_is_a_usage_error_that_names_its_source() {
+        for (variable, value) in [
+            ("STIGMER_TEMPORAL_PORT", "0"),
+            ("STIGMER_TEMPORAL_PORT", "65536"),
+            ("STIGMER_TEMPORAL_PORT", "+7233"),
+            ("STIGMER_TEMPORAL_PORT", "64600"),
+            ("STIGMER_TEMPORAL_UI_PORT", "7233"),
+            ("STIGMER_TEMPORAL_IP", "localhost"),
+            ("STIGMER_TEMPORAL_VERSION", "latest"),
+            ("STIGMER_TEMPORAL_VERSION", "../../x"),
+            ("STIGMER_TEMPORAL_MIRROR", "ftp://x"),
+            ("STIGMER_OFFLINE", "maybe"),
+            ("STIGMER_READY_TIMEOUT", "0"),
+            ("STIGMER_READY_TIMEOUT", "soon"),
+            ("TEMPORAL_SERVICE_ADDRESS", "http://x:1"),
+        ] {
+            let error = resolve_with(ServerOptions::default(), &[(variable, value)]).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{variable}={value}");
+            let by_name = error.message().contains(variable) || error.message().contains("port");
+            assert!(by_name, "{variable}={value}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_external_address_takes_precedence_and_excludes_flags_of_the_managed_server() {
+        let host = Some(OsString::from("a.example"));
+        let port = Some(OsString::from("7300"));
+        let environment = [("TEMPORAL_SERVICE_ADDRESS", "b.example:1")];
+        let external = |options, environment: &[(&str, &str)]| match resolve_with(options, environment) {
+            Ok(Config::External(external)) => external,
+            other => panic!("{other:?}"),
+        };
+        let by_flag = ServerOptions { temporal_host: host.clone(), ..Default::default() };
+        assert_eq!(external(by_flag, &environment).address.value.to_string(), "a.example:7233");
+        let ignoring = external(ServerOptions { port: port.clone(), ..Default::default() }, &environment);
+        assert_eq!(ignoring.address.source, Source::Variable("TEMPORAL_SERVICE_ADDRESS"));
+        assert_eq!(ignoring.ignored, ["port"]);
+        let both = ServerOptions { temporal_host: host, port, ..Default::default() };
+        assert_eq!(resolve_with(both, &[]).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn good_addresses_are_taken() {
+        for (text, host, port) in [
+            ("localhost", "localhost", 7233),
+            ("temporal.example.com:443", "temporal.example.com", 443),
+            ("10.1.2.3", "10.1.2.3", 7233),
+            ("[::1]", "::1", 7233),
+            ("[fe80::1]:65535", "fe80::1", 65535),
+            ("bücher.example:1", "bücher.example", 1),
+            ("my_service", "my_service", 7233),
+        ] {
+            assert_eq!(parse_address(text), Ok(Address { host: host.into(), port }), "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_addresses_are_refused_with_what_was_meant() {
+        for (text, hint) in [
+            ("", "HOST"),
+            (":7233", "HOST"),
+            ("::1", "[::1]:7233"),
+            ("[::1", "[::1]:7233"),
+            ("[::1]7233", "HOST"),
+            ("[host]:1", "[::1]:7233"),
+            ("host:0", "host:7233"),
+            ("host:65536", "host:7233"),
+            ("host:", "host:7233"),
+            ("host:1:2", "host:7233"),
+            ("host:grpc", "host:7233"),
+            (" host:1", "host:1"),
+            ("host :1", "host:1"),
+            ("https://t.example:7233/namespaces", "t.example:7233"),
+            ("http://user:pw@t.example", "t.example:7233"),
+            ("t.example/x", "HOST"),
+            ("user@host", "HOST"),
+        ] {
+            let bad = parse_address(text).unwrap_err();
+            assert!(bad.hint.contains(hint), "{text}: {bad:?}");
+        }
+    }
+
+    #[test]
+    fn arguments_for_temporal_that_matter_to_us_are_seen() {
+        let with = |arguments: &[&str]| {
+            let temporal_args = arguments.iter().map(OsString::from).collect();
+            managed(ServerOptions { temporal_args, ..Default::default() }, &[])
+        };
+        assert_eq!(with(&["--headless"]).ui_url(), None);
+        assert_eq!(with(&["--db-filename", "/x"]).database_argument(), Some("/x".into()));
+        assert_eq!(with(&["--db-filename=/y", "-f", "/z"]).database_argument(), Some("/z".into()));
+        assert_eq!(with(&["--log-level", "debug"]).database_argument(), None);
+    }
+}

@@ -1,0 +1,306 @@
+//! The daemon: one for each home, from taking the lock to the last line.
+//!
+//! `serve` is the whole of it in one process; `detach` puts it into the
+//! background and waits for it to be ready or to fail.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, External, Managed};
+use crate::error::{Error, Result};
+use crate::home::Home;
+use crate::lock::Lock;
+use crate::log_file;
+use crate::state::{Daemon, Lifetime, Mode, Phase, Process, State};
+use crate::supervisor::{self, Event, Events, KEEP_SIGNAL, Supervisor};
+use crate::sys::{self, Fork, SIGHUP, SIGINT, SIGTERM, after};
+use crate::terminal::{Mark, Terminal, unix_time};
+use crate::{external, install};
+
+/// How often a waiting command looks at the daemon's lock and state.
+const POLL: Duration = Duration::from_millis(5);
+/// Waiting for another one's start is explained after this time.
+const EXPLAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// What a daemon needs to know of where and how it was asked for.
+pub struct Context<'a> {
+    pub home: &'a Home,
+    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
+    /// Where the command was typed.
+    pub directory: PathBuf,
+}
+
+/// How `serve` ended.
+pub enum Served {
+    /// It ran, and was stopped on request.
+    Stopped,
+    /// There was a ready daemon already.
+    AlreadyRunning(State),
+}
+
+/// Becomes the daemon of this home and serves until it is stopped; or finds,
+/// or waits for, the one that is there.
+pub fn serve(
+    context: &Context<'_>,
+    config: &Config,
+    lifetime: Lifetime,
+    terminal: &mut Terminal,
+    on_ready: &mut dyn FnMut(&mut Terminal),
+) -> Result<Served> {
+    let home = context.home;
+    home.create()?;
+    let _lock = match lock_or_find(home, lifetime, terminal)? {
+        Found::Lock(lock) => lock,
+        Found::Ready(state) => return Ok(Served::AlreadyRunning(state)),
+    };
+    terminal.line(Mark::Info, "Stigmer Local Daemon starting...");
+    if let Some(left) = &State::load(home) {
+        supervisor::stop_orphan(left, terminal);
+    }
+    let events = Events::new()?;
+    let state = match config {
+        Config::Managed(managed) => new_state(Mode::Managed, lifetime, managed.local_address().to_string()),
+        Config::External(external) => new_state(Mode::External, lifetime, external.address.value.to_string()),
+    };
+    match config {
+        Config::Managed(managed) => serve_managed(context, managed, events, state, terminal, on_ready),
+        Config::External(external) => serve_external(context, external, events, state, terminal, on_ready),
+    }?;
+    Ok(Served::Stopped)
+}
+
+fn new_state(mode: Mode, lifetime: Lifetime, address: String) -> State {
+    State {
+        daemon: Process::current(),
+        phase: Phase::Starting,
+        mode,
+        lifetime,
+        address,
+        ui_url: None,
+        temporal: None,
+        temporal_version: None,
+        database: None,
+        restarts: 0,
+        sessions: 0,
+        started: unix_time(),
+    }
+}
+
+fn serve_managed(
+    context: &Context<'_>,
+    config: &Managed,
+    events: Events,
+    mut state: State,
+    terminal: &mut Terminal,
+    on_ready: &mut dyn FnMut(&mut Terminal),
+) -> Result<()> {
+    let home = context.home;
+    state.ui_url = config.ui_url();
+    state.phase = Phase::Installing;
+    supervisor::publish(&state, home, terminal);
+    if !config.ip.value.is_loopback() {
+        let text =
+            format!("Temporal will be open to others: it binds to {} and asks for no password.", config.ip.value);
+        terminal.line(Mark::Warning, &text);
+    }
+    let installed = install::ensure(config, home, context.variable, terminal)?;
+    state.temporal_version = installed.version.as_ref().map(ToString::to_string);
+    let directory = context.directory.clone();
+    Supervisor::new(config, home, installed, directory, events, terminal, state)?.run(on_ready)
+}
+
+fn serve_external(
+    context: &Context<'_>,
+    config: &External,
+    mut events: Events,
+    mut state: State,
+    terminal: &mut Terminal,
+    on_ready: &mut dyn FnMut(&mut Terminal),
+) -> Result<()> {
+    supervisor::publish(&state, context.home, terminal);
+    external::connect(config, terminal)?;
+    terminal.line(Mark::Info, "Skipping local Temporal startup");
+    state.phase = Phase::Ready;
+    state.sessions = 1;
+    supervisor::publish(&state, context.home, terminal);
+    terminal.line(Mark::Done, "Stigmer Daemon Ready.");
+    on_ready(terminal);
+    loop {
+        match events.wait(None) {
+            Event::Stop => return Ok(()),
+            Event::Restart => terminal.line(Mark::Info, "Nothing to restart: this Temporal is external."),
+            Event::Keep | Event::Child | Event::Deadline => {}
+        }
+    }
+}
+
+enum Found {
+    Lock(Lock),
+    Ready(State),
+}
+
+/// Takes the daemon's lock, or waits until its holder is ready or gone.
+fn lock_or_find(home: &Home, lifetime: Lifetime, terminal: &mut Terminal) -> Result<Found> {
+    let began = Instant::now();
+    let mut explained = false;
+    loop {
+        if let Some(lock) = Lock::try_exclusive(&home.daemon_lock())? {
+            return Ok(Found::Lock(lock));
+        }
+        // Asked of the state alone: looking at the lock would hold it for a
+        // moment, and twenty who look would see each other.
+        let state = State::load(home).filter(|state| state.daemon.is_alive_under_lock());
+        if let Some(state) = state {
+            if state.phase == Phase::Ready {
+                if lifetime == Lifetime::Kept && state.lifetime == Lifetime::Shared {
+                    sys::signal(state.daemon.pid, KEEP_SIGNAL);
+                }
+                return Ok(Found::Ready(state));
+            }
+            if !explained && began.elapsed() > EXPLAIN_AFTER {
+                let doing = match state.phase {
+                    Phase::Installing => "installing Temporal",
+                    Phase::Stopping => "stopping Temporal",
+                    Phase::Starting | Phase::Restarting | Phase::Ready => "starting Temporal",
+                };
+                let text = format!("Another stigmer (PID: {}) is {doing}; waiting for it.", state.daemon.pid);
+                terminal.line(Mark::Info, &text);
+                explained = true;
+            }
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// What the detached daemon came to.
+pub enum Detached {
+    Ready,
+    AlreadyRunning,
+}
+
+/// Runs `serve` in a background process and returns when it is ready, or has
+/// failed; its lines and errors until then come on our streams.
+pub fn detach(
+    context: &Context<'_>,
+    config: &Config,
+    lifetime: Lifetime,
+    mut terminal: Terminal,
+    on_running: &dyn Fn(&State, &mut Terminal),
+) -> Result<Detached> {
+    context.home.create()?;
+    let failed = |cause| Error::io("start", "the background process", &cause);
+    let (mut ready, notify) = sys::pipe().map_err(failed)?;
+    match sys::fork().map_err(failed)? {
+        Fork::Parent(pid) => {
+            drop(notify);
+            wait_until_ready(&mut ready, pid)
+        }
+        Fork::Child => {
+            drop(ready);
+            let code = serve_detached(context, config, lifetime, &mut terminal, notify, on_running);
+            std::process::exit(code.into());
+        }
+    }
+}
+
+const READY: u8 = b'R';
+const ALREADY_RUNNING: u8 = b'A';
+
+/// The parent's side: a byte tells success, the end of the pipe failure.
+fn wait_until_ready(ready: &mut File, daemon: u32) -> Result<Detached> {
+    // A start that is interrupted takes its daemon down too.
+    let _forwarded = sys::forward_signals(&[SIGINT, SIGTERM, SIGHUP], daemon);
+    let mut byte = [0];
+    let answer = loop {
+        match ready.read(&mut byte) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Ok(1) => break Some(byte[0]),
+            _ => break None,
+        }
+    };
+    match answer {
+        Some(ALREADY_RUNNING) => {
+            let _ = sys::wait_for_child(daemon);
+            Ok(Detached::AlreadyRunning)
+        }
+        Some(_) => Ok(Detached::Ready),
+        None => {
+            let code = sys::wait_for_child(daemon).unwrap_or(1);
+            Err(match code {
+                0 => Error::new("cannot start the daemon: it was stopped before it was ready"),
+                129.. => Error::new(format!("cannot start the daemon: signal {} ended it", code - 128)),
+                // It has told its error itself.
+                code => Error::already_told(code),
+            })
+        }
+    }
+}
+
+/// The child's side. Returns its exit code.
+fn serve_detached(
+    context: &Context<'_>,
+    config: &Config,
+    lifetime: Lifetime,
+    terminal: &mut Terminal,
+    mut notify: File,
+    on_running: &dyn Fn(&State, &mut Terminal),
+) -> u8 {
+    let mut was_ready = false;
+    let result = (|| {
+        sys::detach_from_terminal().map_err(|cause| Error::io("detach from", "the terminal", &cause))?;
+        let log = log_file::open(&context.home.daemon_log())?;
+        let copy = || log.try_clone().map_err(|cause| Error::io("open", "the daemon's log", &cause));
+        terminal.also_to(copy()?);
+        let streams = copy()?;
+        serve(context, config, lifetime, terminal, &mut |terminal| {
+            // The user's terminal is let go of before he is told.
+            if let Ok(null) = File::open("/dev/null") {
+                let _ = sys::redirect_standard_streams(&null, &streams);
+            }
+            terminal.leave_stream();
+            was_ready = true;
+            let _ = notify.write_all(&[READY]);
+        })
+    })();
+    match result {
+        Ok(Served::AlreadyRunning(state)) => {
+            on_running(&state, terminal);
+            let _ = notify.write_all(&[ALREADY_RUNNING]);
+            0
+        }
+        Ok(Served::Stopped) => 0,
+        Err(error) => {
+            terminal.log_error(&error);
+            if !was_ready {
+                crate::terminal::print_error(&error, context.variable);
+            }
+            error.exit_code()
+        }
+    }
+}
+
+/// Asks the daemon to stop and waits until it and Temporal are gone. False
+/// when it is still there after `limit`.
+pub fn stop(home: &Home, limit: Duration) -> bool {
+    let deadline = after(limit);
+    let mut asked = None;
+    loop {
+        match Daemon::of(home) {
+            Daemon::Absent => return true,
+            Daemon::Alive(state) if asked.as_ref() != Some(&state.daemon) => {
+                sys::signal(state.daemon.pid, SIGTERM);
+                asked = Some(state.daemon);
+            }
+            // One that has just begun, or whose state could not be written.
+            Daemon::Silent | Daemon::Alive(_) => {}
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(POLL);
+    }
+}

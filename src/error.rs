@@ -1,0 +1,141 @@
+//! The one error type, and the words for causes that come from the system.
+//!
+//! An error says what failed, on what, why, and what to do next; it is worded
+//! once, where the object is known, and printed once, in `main`.
+
+use std::fmt;
+use std::io;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure as the user reads it: `error: WHAT: WHY`, the end of Temporal's
+/// log where it explains the failure, and `hint: WHAT TO DO`.
+#[derive(Debug)]
+pub struct Error {
+    message: String,
+    hint: Option<String>,
+    log_tail: Vec<String>,
+    exit_code: u8,
+}
+
+impl Error {
+    pub fn new(message: impl Into<String>) -> Error {
+        Error { message: message.into(), hint: None, log_tail: Vec::new(), exit_code: 1 }
+    }
+
+    /// A failure that another process has told the user already.
+    pub fn already_told(exit_code: u8) -> Error {
+        Error::new("").with_exit_code(exit_code)
+    }
+
+    pub fn is_already_told(&self) -> bool {
+        self.message.is_empty()
+    }
+
+    /// Wrong words on the command line or in a variable: exit code 2.
+    pub fn usage(message: impl Into<String>) -> Error {
+        Error::new(message).with_exit_code(2)
+    }
+
+    /// "cannot ACTION OBJECT: CAUSE" for a failed system call.
+    pub fn io(action: &str, object: impl fmt::Display, cause: &io::Error) -> Error {
+        let error = Error::new(format!("cannot {action} {object}: {}", reason(cause)));
+        match cause.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                error.hint("free some space, or set STIGMER_HOME to a directory on another disk")
+            }
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                error.hint("make it writable for you, or set STIGMER_HOME to a directory that is")
+            }
+            _ => error,
+        }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Error {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The last lines of Temporal's log, to be shown between error and hint.
+    pub fn with_log_tail(mut self, lines: Vec<String>) -> Error {
+        self.log_tail = lines;
+        self
+    }
+
+    pub fn with_exit_code(mut self, code: u8) -> Error {
+        self.exit_code = code;
+        self
+    }
+
+    /// Puts what was being done before the cause: `CONTEXT: MESSAGE`.
+    pub fn in_context(mut self, context: &str) -> Error {
+        self.message = format!("{context}: {}", self.message);
+        self
+    }
+
+    pub fn exit_code(&self) -> u8 {
+        self.exit_code
+    }
+
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.message)?;
+        for line in &self.log_tail {
+            write!(f, "\n  | {line}")?;
+        }
+        match &self.hint {
+            Some(hint) => write!(f, "\nhint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The cause in words: what the system says, without "(os error N)" behind it.
+pub fn reason(cause: &io::Error) -> String {
+    let text = cause.to_string();
+    let text = match text.find(" (os error ") {
+        Some(end) => &text[..end],
+        None => &text,
+    };
+    let mut characters = text.chars();
+    match characters.next() {
+        // "Permission denied" reads as "permission denied" behind a colon; "I/O" stays.
+        Some(first) if !text[first.len_utf8()..].starts_with(char::is_uppercase) && !text.starts_with("I/O") => {
+            first.to_lowercase().chain(characters).collect()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_cause_is_told_without_its_number() {
+        let cause = io::Error::from_raw_os_error(libc::ENOENT);
+        assert_eq!(reason(&cause), "no such file or directory");
+    }
+
+    #[test]
+    fn an_error_prints_message_log_and_hint_in_this_order() {
+        let error = Error::new("cannot start Temporal: exit status 1")
+            .with_log_tail(vec!["bind: address already in use".into()])
+            .hint("choose another port with --port");
+        assert_eq!(
+            error.to_string(),
+            "error: cannot start Temporal: exit status 1\n  | bind: address already in use\nhint: choose another port with --port"
+        );
+    }
+
+    #[test]
+    fn a_full_disk_hints_at_another_place() {
+        let cause = io::Error::from_raw_os_error(libc::ENOSPC);
+        assert!(Error::io("write", "/x", &cause).to_string().contains("STIGMER_HOME"));
+    }
+}

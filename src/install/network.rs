@@ -1,0 +1,364 @@
+//! One HTTP request: proxies, certificates, redirects.
+//!
+//! Redirects are followed here and not by the HTTP library, so that an error
+//! can name the host that failed, every hop finds its own proxy, and none
+//! leads from https to http.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ureq::http::{Response, Uri};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::{Agent, Body, Proxy};
+
+use super::release::without_credentials;
+use crate::error::{Error, Result, reason};
+
+/// Over all addresses of a host, TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that gives no byte for this long has stalled.
+const STALL_TIMEOUT: Duration = Duration::from_secs(15);
+const MAX_REDIRECTS: usize = 10;
+
+/// Proxy and certificate settings, as the environment gives them.
+#[derive(Debug, Default)]
+pub struct Settings {
+    https_proxy: Option<String>,
+    http_proxy: Option<String>,
+    all_proxy: Option<String>,
+    no_proxy: String,
+    certificates: Option<PathBuf>,
+}
+
+impl Settings {
+    pub fn from_environment(variable: &dyn Fn(&str) -> Option<OsString>) -> Settings {
+        let text = |name: &str| {
+            let value = |name: &str| variable(name)?.into_string().ok().filter(|text| !text.trim().is_empty());
+            value(name).or_else(|| value(&name.to_ascii_lowercase()))
+        };
+        Settings {
+            https_proxy: text("HTTPS_PROXY"),
+            http_proxy: text("HTTP_PROXY"),
+            all_proxy: text("ALL_PROXY"),
+            no_proxy: text("NO_PROXY").unwrap_or_default(),
+            certificates: variable("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from),
+        }
+    }
+
+    /// The proxy for a URL, with the variable that names it.
+    fn proxy_for(&self, scheme: &str, host: &str) -> Option<(&'static str, &str)> {
+        if bypasses_proxy(&self.no_proxy, host) {
+            return None;
+        }
+        let (name, own) = match scheme {
+            "https" => ("HTTPS_PROXY", &self.https_proxy),
+            _ => ("HTTP_PROXY", &self.http_proxy),
+        };
+        let own = own.as_deref().map(|proxy| (name, proxy));
+        own.or_else(|| Some(("ALL_PROXY", self.all_proxy.as_deref()?)))
+    }
+}
+
+/// `NO_PROXY`: names that stand for themselves and all below them, IP
+/// addresses, or `*` for everything.
+fn bypasses_proxy(no_proxy: &str, host: &str) -> bool {
+    let bare = |text: &str| {
+        let inside = text.strip_prefix('[').and_then(|text| text.split_once(']'));
+        inside.map_or(text, |(address, _)| address).to_ascii_lowercase()
+    };
+    let host = bare(host);
+    no_proxy.split([',', ' ']).filter(|entry| !entry.is_empty()).any(|entry| {
+        let entry = bare(entry);
+        let entry = match entry.rsplit_once(':') {
+            // host:port, but not an IPv6 address
+            Some((name, port)) if !name.contains(':') && port.bytes().all(|b| b.is_ascii_digit()) => name.to_owned(),
+            _ => entry,
+        };
+        let name = entry.trim_start_matches("*.").trim_start_matches('.');
+        let same_address = || matches!((host.parse::<IpAddr>(), name.parse::<IpAddr>()), (Ok(a), Ok(b)) if a == b);
+        entry == "*"
+            || host == name
+            || same_address()
+            || (!name.is_empty() && host.strip_suffix(name).is_some_and(|rest| rest.ends_with('.')))
+    })
+}
+
+/// Why a request got no answer.
+#[derive(Debug)]
+pub enum Fault {
+    /// Trying again may help. The cause names the host.
+    Passing(String),
+    /// It will not.
+    Final(Error),
+}
+
+pub struct Client {
+    settings: Settings,
+    /// Trusts the roots that are built in.
+    bundled: Agent,
+    /// Trusts those of `SSL_CERT_FILE`; asked when the built-in ones do not
+    /// know the server, so that either suffices.
+    additional: Option<Agent>,
+}
+
+impl Client {
+    pub fn new(settings: Settings) -> Result<Client> {
+        let additional = match &settings.certificates {
+            None => None,
+            Some(path) => {
+                let failed = |why: &str| {
+                    Error::new(format!("cannot read the certificates in {}: {why}", path.display()))
+                        .hint("SSL_CERT_FILE must name a file of PEM certificates, or be unset")
+                };
+                let pem = std::fs::read(path).map_err(|cause| failed(&reason(&cause)))?;
+                let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
+                    .filter_map(|item| match item {
+                        Ok(PemItem::Certificate(certificate)) => Some(certificate),
+                        _ => None,
+                    })
+                    .collect();
+                if certificates.is_empty() {
+                    return Err(failed("there is none in it"));
+                }
+                Some(agent(RootCerts::new_with_certs(&certificates)))
+            }
+        };
+        Ok(Client { settings, bundled: agent(RootCerts::WebPki), additional })
+    }
+
+    /// GETs `url`, through redirects. The answer may have any other status.
+    pub fn get(&self, url: &str, headers: &[(&str, String)]) -> Result<(Response<Body>, String), Fault> {
+        let mut url = url.to_owned();
+        for _ in 0..=MAX_REDIRECTS {
+            let uri: Uri = url.parse().map_err(|_| Fault::Final(Error::new(format!("'{url}' is no URL"))))?;
+            let response = self.get_once(&uri, headers)?;
+            let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+            let location = response.headers().get("location").and_then(|value| value.to_str().ok());
+            let Some(location) = location.filter(|_| is_redirect) else {
+                return Ok((response, url));
+            };
+            let next = join(&uri, location);
+            if uri.scheme_str() == Some("https") && !next.starts_with("https://") {
+                let (from, to) = (without_credentials(&url), without_credentials(&next));
+                return Err(Fault::Final(
+                    Error::new(format!("{from} redirects to {to}, from https to less"))
+                        .hint("something on the way is not to be trusted; use another network, or --mirror"),
+                ));
+            }
+            url = next;
+        }
+        Err(Fault::Final(Error::new(format!(
+            "more than {MAX_REDIRECTS} redirects, the last to {}",
+            without_credentials(&url)
+        ))))
+    }
+
+    fn get_once(&self, uri: &Uri, headers: &[(&str, String)]) -> Result<Response<Body>, Fault> {
+        let host = uri.host().unwrap_or_default();
+        let scheme = uri.scheme_str().unwrap_or_default();
+        let proxy = match self.settings.proxy_for(scheme, host) {
+            None => None,
+            Some((variable, address)) => Some((
+                variable,
+                Proxy::new(address).map_err(|_| {
+                    Fault::Final(
+                        Error::new(format!("{variable} is no proxy: '{}'", without_credentials(address)))
+                            .hint(format!("write {variable}=http://[USER:PASSWORD@]HOST:PORT, or unset it")),
+                    )
+                })?,
+            )),
+        };
+        let send = |agent: &Agent| {
+            let mut request = agent.get(uri);
+            for (name, value) in headers {
+                request = request.header(*name, value);
+            }
+            request.config().proxy(proxy.as_ref().map(|(_, proxy)| proxy.clone())).build().call()
+        };
+        let mut answer = send(&self.bundled);
+        if let (Err(error), Some(additional)) = (&answer, &self.additional)
+            && is_certificate_error(error)
+        {
+            answer = send(additional);
+        }
+        answer.map_err(|error| fault(&error, host, proxy.map(|(variable, proxy)| (variable, proxy.host().to_owned()))))
+    }
+}
+
+fn agent(roots: RootCerts) -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .proxy(None)
+        .user_agent(concat!("stigmer/", env!("CARGO_PKG_VERSION")))
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        .timeout_per_read(Some(STALL_TIMEOUT))
+        .timeout_per_write(Some(STALL_TIMEOUT))
+        // A connection is used once: each resume wants a new one.
+        .max_idle_connections(0)
+        .tls_config(TlsConfig::builder().root_certs(roots).build())
+        .build();
+    Agent::with_parts(config, DefaultConnector::default(), PlainResolver)
+}
+
+/// Resolves in this thread. The library's own starts a thread as soon as a
+/// time limit applies; the system's resolver has its own limits.
+#[derive(Debug)]
+struct PlainResolver;
+
+impl Resolver for PlainResolver {
+    fn resolve(&self, uri: &Uri, _: &ureq::config::Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let host = uri.host().ok_or(ureq::Error::HostNotFound)?;
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+        let mut addresses = self.empty();
+        let limit = 16;
+        for address in (bare, port).to_socket_addrs().map_err(|_| ureq::Error::HostNotFound)?.take(limit) {
+            addresses.push(address);
+        }
+        match addresses.is_empty() {
+            true => Err(ureq::Error::HostNotFound),
+            false => Ok(addresses),
+        }
+    }
+}
+
+fn is_certificate_error(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Rustls(_) => true,
+        ureq::Error::Io(error) => error.get_ref().is_some_and(|inner| inner.to_string().contains("certificate")),
+        _ => false,
+    }
+}
+
+/// Words a transport error, and tells whether trying again may help.
+fn fault(error: &ureq::Error, host: &str, proxy: Option<(&'static str, String)>) -> Fault {
+    let via = match &proxy {
+        Some((variable, proxy)) => format!("{host} through the proxy {proxy} ({variable})"),
+        None => host.to_owned(),
+    };
+    let hint_at_proxy = |error: Error| match &proxy {
+        Some((variable, _)) => error.hint(format!("check {variable}, or set NO_PROXY={host}")),
+        None => error,
+    };
+    if is_certificate_error(error) {
+        let why = cause(error);
+        return Fault::Final(
+            Error::new(format!("{via}: {why}"))
+                .hint("if your network inspects TLS, set SSL_CERT_FILE to your company's CA certificate"),
+        );
+    }
+    match error {
+        ureq::Error::ConnectProxyFailed(why) => {
+            Fault::Final(hint_at_proxy(Error::new(format!("{via}: the proxy refused: {why}"))))
+        }
+        ureq::Error::InvalidProxyUrl | ureq::Error::ConnectionFailed if proxy.is_some() => {
+            Fault::Final(hint_at_proxy(Error::new(format!("{via}: only http and https proxies are supported"))))
+        }
+        ureq::Error::BadUri(why) => Fault::Final(Error::new(format!("{via}: {why}"))),
+        _ => Fault::Passing(format!("{via}: {}", cause(error))),
+    }
+}
+
+/// The cause in words, without the library's prefixes.
+pub fn cause(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Io(error) => io_cause(error),
+        ureq::Error::HostNotFound => "the name cannot be resolved".into(),
+        ureq::Error::Timeout(ureq::Timeout::Connect) => {
+            format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())
+        }
+        ureq::Error::Timeout(_) => format!("no data for {} s", STALL_TIMEOUT.as_secs()),
+        ureq::Error::Rustls(error) => error.to_string(),
+        ureq::Error::Protocol(error) => format!("the answer is no valid HTTP: {error}"),
+        other => other.to_string(),
+    }
+}
+
+/// The cause of a failed read of a body.
+pub fn io_cause(error: &std::io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
+        Some(inner) => cause(inner),
+        None if error.kind() == std::io::ErrorKind::UnexpectedEof => "the connection was closed too early".into(),
+        None => reason(error),
+    }
+}
+
+/// The URL that `location` means in an answer from `base` (RFC 3986, 5.2, as
+/// far as redirects use it).
+fn join(base: &Uri, location: &str) -> String {
+    let scheme = base.scheme_str().unwrap_or("https");
+    let authority = base.authority().map_or("", |authority| authority.as_str());
+    let location = location.split('#').next().unwrap_or_default();
+    if location.contains("://") {
+        location.into()
+    } else if location.starts_with("//") {
+        format!("{scheme}:{location}")
+    } else if location.starts_with('/') {
+        format!("{scheme}://{authority}{location}")
+    } else {
+        let directory = base.path().rsplit_once('/').map_or("", |(directory, _)| directory);
+        format!("{scheme}://{authority}{directory}/{location}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_scheme_has_its_proxy_and_all_proxy_is_for_both() {
+        let settings = |pairs: &'static [(&str, &str)]| {
+            Settings::from_environment(&|name| {
+                pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+            })
+        };
+        let proxy = |settings: &Settings, scheme, host| settings.proxy_for(scheme, host).map(|(_, p)| p.to_owned());
+        let both = settings(&[("HTTPS_PROXY", "http://s:1"), ("http_proxy", "http://p:2"), ("NO_PROXY", "in.example")]);
+        assert_eq!(proxy(&both, "https", "x"), Some("http://s:1".into()));
+        assert_eq!(proxy(&both, "http", "x"), Some("http://p:2".into()));
+        assert_eq!(proxy(&both, "http", "a.in.example"), None);
+        let all = settings(&[("ALL_PROXY", "http://a:3"), ("HTTPS_PROXY", "")]);
+        assert_eq!(proxy(&all, "https", "x"), Some("http://a:3".into()));
+        assert_eq!(proxy(&settings(&[]), "https", "x"), None);
+    }
+
+    #[test]
+    fn no_proxy_takes_names_suffixes_addresses_and_ports() {
+        for (list, host) in [
+            ("*", "x"),
+            ("example.com", "example.com"),
+            ("example.com", "a.example.com"),
+            (".example.com", "a.example.com"),
+            ("*.example.com", "a.example.com"),
+            ("a, b ,EXAMPLE.com", "example.COM"),
+            ("localhost:8080", "localhost"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("::1", "[::1]"),
+            ("[::1]:80", "::1"),
+        ] {
+            assert!(bypasses_proxy(list, host), "{list} {host}");
+        }
+        for (list, host) in [("", "x"), ("example.com", "badexample.com"), ("a.example.com", "example.com"), (",", "x")]
+        {
+            assert!(!bypasses_proxy(list, host), "{list} {host}");
+        }
+    }
+
+    #[test]
+    fn redirects_are_joined() {
+        let base: Uri = "https://h.example:1/a/b?c".parse().unwrap();
+        for (location, url) in [
+            ("http://x/y", "http://x/y"),
+            ("//x/y", "https://x/y"),
+            ("/y?z#f", "https://h.example:1/y?z"),
+            ("y", "https://h.example:1/a/y"),
+        ] {
+            assert_eq!(join(&base, location), url);
+        }
+    }
+}

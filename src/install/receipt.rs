@@ -1,0 +1,142 @@
+//! The receipt: what was installed, from where, and how to tell that the
+//! executable beside it is still the one.
+//!
+//! A new receipt is written under another name before the executable is
+//! renamed, and gets its own name after: whenever a run is killed between, the
+//! next one can tell which of the two receipts is true.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::digest::Digest;
+use super::release::Version;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Receipt {
+    pub version: Version,
+    /// Bytes of the executable.
+    pub size: u64,
+    /// Of the executable.
+    pub sha256: Digest,
+    /// URL or file of the archive.
+    pub source: String,
+    /// Modification time of the executable, seconds and nanoseconds: as long
+    /// as it stays, the file need not be read again.
+    pub modified: (i64, i64),
+}
+
+impl Receipt {
+    pub fn load(path: &Path) -> Option<Receipt> {
+        Receipt::parse(&fs::read_to_string(path).ok()?)
+    }
+
+    fn parse(text: &str) -> Option<Receipt> {
+        let field =
+            |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).map(str::trim);
+        let (seconds, nanoseconds) = field("modified")?.split_once('.')?;
+        Some(Receipt {
+            version: Version::parse(field("version")?)?,
+            size: field("size")?.parse().ok()?,
+            sha256: Digest::parse(field("sha256")?)?,
+            source: field("source")?.to_owned(),
+            modified: (seconds.parse().ok()?, nanoseconds.parse().ok()?),
+        })
+    }
+
+    fn text(&self) -> String {
+        let Receipt { version, size, sha256, source, modified: (seconds, nanoseconds) } = self;
+        format!(
+            "version={version}\nsize={size}\nsha256={sha256}\nsource={source}\nmodified={seconds}.{nanoseconds:09}\n"
+        )
+    }
+
+    /// Whether `executable` is what this receipt is about. It is read in full
+    /// only when its time has changed, as in a copied home.
+    pub fn matches(&self, executable: &Path) -> bool {
+        let Ok(metadata) = fs::symlink_metadata(executable) else { return false };
+        if !metadata.is_file() || metadata.len() != self.size {
+            return false;
+        }
+        modified(&metadata) == self.modified
+            || File::open(executable).and_then(|mut file| Digest::of(&mut file)).is_ok_and(|d| d == self.sha256)
+    }
+
+    /// Writes the receipt whole to `path`, replacing what is there.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        remove_if_present(path)?;
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(self.text().as_bytes())?;
+        file.sync_all()
+    }
+}
+
+/// Where the next receipt waits until its executable is in place.
+pub fn next_path(receipt: &Path) -> PathBuf {
+    receipt.with_file_name(".temporal.receipt.next")
+}
+
+/// Finishes or undoes what a killed run left between its two renames.
+pub fn recover(receipt: &Path, executable: &Path) -> io::Result<()> {
+    let next = next_path(receipt);
+    match Receipt::load(&next) {
+        Some(waiting) if waiting.matches(executable) => fs::rename(&next, receipt),
+        _ => remove_if_present(&next),
+    }
+}
+
+pub fn modified(metadata: &Metadata) -> (i64, i64) {
+    (metadata.mtime(), metadata.mtime_nsec())
+}
+
+pub fn remove_if_present(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receipt(content: &[u8]) -> Receipt {
+        Receipt {
+            version: Version::parse("1.8.3").unwrap(),
+            size: content.len() as u64,
+            sha256: Digest::of(&mut &content[..]).unwrap(),
+            source: "http://m.example/a=b".into(),
+            modified: (7, 5),
+        }
+    }
+
+    #[test]
+    fn a_receipt_reads_back_as_written_and_damage_is_no_receipt() {
+        let receipt = receipt(b"x");
+        assert_eq!(Receipt::parse(&receipt.text()), Some(receipt.clone()));
+        for line in receipt.text().lines() {
+            assert_eq!(Receipt::parse(&receipt.text().replace(line, "")), None, "{line}");
+        }
+        assert_eq!(Receipt::parse(""), None);
+    }
+
+    #[test]
+    fn a_killed_install_is_finished_when_the_executable_is_in_place_and_undone_when_not() {
+        let directory = std::env::temp_dir().join(format!("stigmer-receipt-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (path, executable) = (directory.join("temporal.receipt"), directory.join("temporal"));
+        let (old, new) = (receipt(b"old"), receipt(b"newer"));
+        for (content, expected) in [(&b"old"[..], &old), (b"newer", &new)] {
+            fs::write(&executable, content).unwrap();
+            old.write(&path).unwrap();
+            new.write(&next_path(&path)).unwrap();
+            recover(&path, &executable).unwrap();
+            assert_eq!(Receipt::load(&path).as_ref(), Some(expected));
+            assert!(expected.matches(&executable) && !next_path(&path).exists());
+        }
+        fs::write(&executable, b"evil!").unwrap();
+        assert!(!new.matches(&executable));
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,321 @@
+//! Releases of the Temporal CLI: versions, platforms, asset names and the
+//! digests that the default version must have. Pure.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use super::digest::Digest;
+use crate::error::{Error, Result};
+
+/// A version of the Temporal CLI (not of the Temporal Server), without the `v`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version(std::borrow::Cow<'static, str>);
+
+/// The version that is installed unless another one is asked for.
+pub const PINNED_VERSION: Version = Version(std::borrow::Cow::Borrowed("1.9.1"));
+
+impl Version {
+    /// Takes `1.9.1`, `v1.9.1` and `1.10.0-rc.1`. Strict, because the text
+    /// becomes part of URLs and paths.
+    pub fn parse(text: &str) -> Option<Version> {
+        let text = text.strip_prefix('v').unwrap_or(text);
+        let (core, suffix) = match text.split_once('-') {
+            Some((core, suffix)) => (core, Some(suffix)),
+            None => (text, None),
+        };
+        let numbers: Vec<_> = core.split('.').collect();
+        let is_number = |part: &&str| (1..=9).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+        let is_suffix = |suffix: &str| {
+            (1..=64).contains(&suffix.len())
+                && suffix
+                    .split('.')
+                    .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
+        };
+        (numbers.len() == 3 && numbers.iter().all(is_number) && suffix.is_none_or(is_suffix))
+            .then(|| Version(text.to_owned().into()))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A platform as Temporal's releases name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Platform {
+    pub os: &'static str,
+    pub arch: &'static str,
+}
+
+impl Platform {
+    /// The platform that this program was built for.
+    pub fn current() -> Result<Platform> {
+        Platform::from_rust(std::env::consts::OS, std::env::consts::ARCH)
+    }
+
+    /// From Rust's names for operating system and architecture.
+    fn from_rust(os: &str, arch: &str) -> Result<Platform> {
+        let known_os = match os {
+            "linux" => Some("linux"),
+            "macos" => Some("darwin"),
+            _ => None,
+        };
+        let known_arch = match arch {
+            "x86_64" => Some("amd64"),
+            "aarch64" => Some("arm64"),
+            _ => None,
+        };
+        match (known_os, known_arch) {
+            (Some(os), Some(arch)) => Ok(Platform { os, arch }),
+            _ => Err(Error::new(format!("cannot install Temporal on {os}/{arch}: there is no release for it")).hint(
+                "supported are linux/amd64, linux/arm64, darwin/amd64 and darwin/arm64; \
+                     elsewhere give an executable with --temporal-bin or a server with --temporal-host",
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.arch)
+    }
+}
+
+/// One archive of one release.
+#[derive(Debug, Clone)]
+pub struct Asset {
+    pub version: Version,
+    pub platform: Platform,
+}
+
+impl Asset {
+    /// `temporal_cli_1.9.1_linux_amd64.tar.gz`
+    pub fn name(&self) -> String {
+        format!("temporal_cli_{}_{}_{}.tar.gz", self.version, self.platform.os, self.platform.arch)
+    }
+
+    /// Its path below a mirror's base.
+    pub fn path(&self) -> String {
+        format!("v{}/{}", self.version, self.name())
+    }
+
+    /// The path of the list of digests beside it.
+    pub fn checksums_path(&self) -> String {
+        format!("v{}/checksums.txt", self.version)
+    }
+
+    /// The digests built into this program; None for all but the pinned version.
+    pub fn pin(&self) -> Option<Pin> {
+        if self.version != PINNED_VERSION {
+            return None;
+        }
+        // Archives: upstream's checksums.txt. Executables: those of the Python
+        // package `temporal-bin` 1.9.1, which holds the archives' own.
+        let (archive, executable, executable_size) = match (self.platform.os, self.platform.arch) {
+            ("linux", "amd64") => (
+                "09a0326a51db84d02735e53542b9ebd8c4758daf47482a9ab0abce15844e60d5",
+                "712217694cac9f786a72d4b6c876cd15f3dcf1bf31434d9fed6af25242a327a0",
+                156_328_098,
+            ),
+            ("linux", "arm64") => (
+                "6c57c352d52fc3df34412376fd9ba6f74b7e3ace8e426e6cba8600156d36a145",
+                "667e9403cb2faaf439ecaa7eb7190e0d08521de6c9118da7fd26ad594281271d",
+                145_752_226,
+            ),
+            ("darwin", "amd64") => (
+                "48cdd6c84c56e27ae8e4d9a47052b89289a9c552dee029b49dd312c6fb72873f",
+                "d5776986d343fb789f49e4e7b6d3faca931c0877b71c6d4a7ac39dba467155cc",
+                160_270_736,
+            ),
+            ("darwin", "arm64") => (
+                "41e0425378fcb4fb5766340b97435e20fe47bbff2d7bf644ec2d51f7662b7c56",
+                "33c298d41f6eefebf01a28a3511f444480e939e21d3518cb0c12a4abad467c4b",
+                150_806_194,
+            ),
+            _ => return None,
+        };
+        Some(Pin { archive: Digest::parse(archive)?, executable: Digest::parse(executable)?, executable_size })
+    }
+}
+
+/// What a download of the pinned version must be: its archive or its
+/// executable has the digest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pin {
+    pub archive: Digest,
+    pub executable: Digest,
+    pub executable_size: u64,
+}
+
+/// The digest of `asset` in the text of a `checksums.txt`: lines of
+/// `<64 hex digits>  <name>`, or `*<name>` as sha256sum writes binary files.
+/// None also when two lines differ about it.
+pub fn digest_in_checksums(text: &str, asset: &str) -> Option<Digest> {
+    let mut found = None;
+    for line in text.lines() {
+        let Some((hex, name)) = line.trim().split_once(char::is_whitespace) else { continue };
+        let name = name.trim_start();
+        if name.strip_prefix('*').unwrap_or(name) != asset {
+            continue;
+        }
+        let digest = Digest::parse(hex)?;
+        if found.replace(digest).is_some_and(|earlier| earlier != digest) {
+            return None;
+        }
+    }
+    found
+}
+
+/// Where releases come from: `<base>/v<version>/<asset>`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Mirror {
+    /// http or https, without a slash at the end.
+    Url(String),
+    Directory(PathBuf),
+}
+
+impl Mirror {
+    pub fn github() -> Mirror {
+        Mirror::Url("https://github.com/temporalio/cli/releases/download".into())
+    }
+
+    /// A URL when it has a scheme, else a directory.
+    pub fn parse(text: &OsStr) -> Result<Mirror, &'static str> {
+        let Some(text_utf8) = text.to_str() else {
+            return Ok(Mirror::Directory(text.into()));
+        };
+        let Some((scheme, rest)) = text_utf8.split_once("://") else {
+            return match text.as_bytes() {
+                [] => Err("it is empty"),
+                _ => Ok(Mirror::Directory(text.into())),
+            };
+        };
+        match scheme.to_ascii_lowercase().as_str() {
+            "file" if rest.starts_with('/') => Ok(Mirror::Directory(rest.into())),
+            "http" | "https" => {
+                let host = rest.split(['/', '?', '#']).next().unwrap_or("");
+                let is_plain = !text_utf8.contains(['?', '#']) && text_utf8.bytes().all(|b| b.is_ascii_graphic());
+                match (host.is_empty(), is_plain) {
+                    (true, _) => Err("the host is missing"),
+                    (_, false) => Err("a base URL has no query, fragment or white space"),
+                    _ => Ok(Mirror::Url(text_utf8.trim_end_matches('/').into())),
+                }
+            }
+            _ => Err("only http, https and directories are supported"),
+        }
+    }
+
+    /// The URL or file of `path` below this base, to be shown and opened.
+    pub fn locate(&self, path: &str) -> Location {
+        match self {
+            Mirror::Url(base) => Location::Url(format!("{base}/{path}")),
+            Mirror::Directory(base) => Location::File(base.join(path)),
+        }
+    }
+}
+
+/// One file of a mirror.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Location {
+    Url(String),
+    File(PathBuf),
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // A password in a URL is for the server, not for logs.
+            Location::Url(url) => f.write_str(&without_credentials(url)),
+            Location::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// The URL without `user:password@`.
+pub fn without_credentials(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.into() };
+    let end = rest.find('/').unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
+        None => url.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asset(version: &str, os: &'static str, arch: &'static str) -> Asset {
+        Asset { version: Version::parse(version).unwrap(), platform: Platform { os, arch } }
+    }
+
+    #[test]
+    fn versions_are_strict_and_the_v_is_optional() {
+        for good in ["1.9.1", "v1.9.1", "1.10.0-rc.1", "0.0.0"] {
+            assert!(Version::parse(good).is_some(), "{good}");
+        }
+        assert_eq!(Version::parse("v1.9.1"), Some(PINNED_VERSION));
+        for bad in
+            ["", "v", "1.9", "1.9.1.1", "vv1.9.1", "1.9.x", "1.9.1/..", "1.9.1-", "1.9.1-a..b", "latest", "1. 9.1"]
+        {
+            assert!(Version::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn platforms_have_the_names_of_temporals_assets() {
+        for (os, arch, name) in [
+            ("linux", "x86_64", "temporal_cli_1.9.1_linux_amd64.tar.gz"),
+            ("linux", "aarch64", "temporal_cli_1.9.1_linux_arm64.tar.gz"),
+            ("macos", "x86_64", "temporal_cli_1.9.1_darwin_amd64.tar.gz"),
+            ("macos", "aarch64", "temporal_cli_1.9.1_darwin_arm64.tar.gz"),
+        ] {
+            let asset = Asset { version: PINNED_VERSION, platform: Platform::from_rust(os, arch).unwrap() };
+            assert_eq!(asset.name(), name);
+            assert_eq!(asset.path(), format!("v1.9.1/{name}"));
+            let pin = asset.pin().expect(name);
+            assert!(pin.executable_size > 100_000_000);
+        }
+        for (os, arch) in [("freebsd", "x86_64"), ("linux", "riscv64"), ("windows", "x86_64")] {
+            let error = Platform::from_rust(os, arch).unwrap_err().to_string();
+            assert!(error.contains(os) && error.contains("linux/arm64"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_the_pinned_version_has_a_pin() {
+        assert!(asset("1.9.1", "linux", "amd64").pin().is_some());
+        assert!(asset("1.8.3", "linux", "amd64").pin().is_none());
+        assert!(asset("1.9.1-rc.1", "linux", "amd64").pin().is_none());
+    }
+
+    #[test]
+    fn checksums_are_found_by_the_whole_name() {
+        let (a, b) = ("a".repeat(64), "b".repeat(64));
+        let text = format!("{a}  x.tar.gz\r\n{b} *y.tar.gz\nnoise\n\n{b}  xx.tar.gz\n");
+        assert_eq!(digest_in_checksums(&text, "x.tar.gz"), Digest::parse(&a));
+        assert_eq!(digest_in_checksums(&text, "y.tar.gz"), Digest::parse(&b));
+        for missing in ["tar.gz", "z.tar.gz", "", "X.tar.gz"] {
+            assert_eq!(digest_in_checksums(&text, missing), None, "{missing}");
+        }
+        assert_eq!(digest_in_checksums(&format!("{a}  x\n{b}  x\n"), "x"), None);
+        assert_eq!(digest_in_checksums("abc  x\n", "x"), None);
+    }
+
+    #[test]
+    fn mirrors_are_urls_or_directories() {
+        let parse = |text: &str| Mirror::parse(OsStr::new(text));
+        assert_eq!(parse("https://m.example/r/"), Ok(Mirror::Url("https://m.example/r".into())));
+        assert_eq!(parse("/srv/mirror"), Ok(Mirror::Directory("/srv/mirror".into())));
+        assert_eq!(parse("file:///srv/mirror"), Ok(Mirror::Directory("/srv/mirror".into())));
+        for bad in ["", "ftp://x", "http://", "https:///x", "http://x?y", "http://a b"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        let location = parse("http://u:p@m.example").unwrap().locate("v1/x");
+        assert_eq!(location.to_string(), "http://m.example/v1/x");
+    }
+}

@@ -1,0 +1,82 @@
+//! Kernel locks on files: they die with their holder, so a lock that is held
+//! has a living holder, and a file that merely exists means nothing.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// A held lock; dropped, it is free.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+}
+
+impl Lock {
+    /// Takes the lock for this process alone; None when another one holds it.
+    pub fn try_exclusive(path: &Path) -> Result<Option<Lock>> {
+        let file = open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock { file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(cause)) => Err(Error::io("lock", path.display(), &cause)),
+        }
+    }
+
+    /// Takes the lock together with others who share it; waits while somebody
+    /// holds it alone.
+    pub fn shared(path: &Path) -> Result<Lock> {
+        let file = open(path)?;
+        file.lock_shared().map_err(|cause| Error::io("lock", path.display(), &cause))?;
+        Ok(Lock { file })
+    }
+
+    /// Turns a shared lock into an exclusive one; None, and the share given
+    /// up, when others share it.
+    pub fn into_exclusive(self) -> Option<Lock> {
+        self.file.try_lock().is_ok().then_some(self)
+    }
+
+    /// Whether somebody holds the lock now. Only asks: creates no file.
+    pub fn is_held(path: &Path) -> bool {
+        let Ok(file) = File::open(path) else { return false };
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    }
+
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+fn open(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(|cause| Error::io("open the lock", path.display(), &cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_excludes_others_until_it_is_dropped() {
+        let path = std::env::temp_dir().join(format!("stigmer-lock-{}", std::process::id()));
+        let lock = Lock::try_exclusive(&path).unwrap().unwrap();
+        assert!(Lock::try_exclusive(&path).unwrap().is_none());
+        assert!(Lock::is_held(&path));
+        drop(lock);
+        assert!(!Lock::is_held(&path));
+        let first = Lock::shared(&path).unwrap();
+        let second = Lock::shared(&path).unwrap();
+        assert!(first.into_exclusive().is_none());
+        assert!(second.into_exclusive().is_some());
+        std::fs::remove_file(&path).unwrap();
+    }
+}

@@ -1,0 +1,143 @@
+//! Temporal's log and the daemon's: opened for append, rotated at start, and
+//! read from the end without reading the rest.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// A log that is larger at start is rotated.
+const MAX_SIZE: u64 = 10 << 20;
+const KEPT: u32 = 3;
+/// How much of a log's end an error may quote from.
+const MAX_QUOTED: u64 = 64 << 10;
+const BLOCK: u64 = 64 << 10;
+
+/// Opens `path` for append; a large one becomes `.1`, the older ones move on.
+pub fn open(path: &Path) -> Result<File> {
+    if fs::metadata(path).is_ok_and(|metadata| metadata.len() > MAX_SIZE) {
+        for number in (1..KEPT).rev() {
+            let _ = fs::rename(numbered(path, number), numbered(path, number + 1));
+        }
+        fs::rename(path, numbered(path, 1)).map_err(|cause| Error::io("rotate", path.display(), &cause))?;
+    }
+    File::options()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|cause| Error::io("open the log", path.display(), &cause))
+}
+
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
+}
+
+/// The last `count` lines that came behind `start`, to be quoted in an error.
+pub fn quote(path: &Path, start: u64, count: usize) -> Vec<String> {
+    let read = || {
+        let mut file = File::open(path)?;
+        let end = file.metadata()?.len();
+        file.seek(SeekFrom::Start(start.max(end.saturating_sub(MAX_QUOTED)).min(end)))?;
+        let mut bytes = Vec::new();
+        file.take(MAX_QUOTED).read_to_end(&mut bytes)?;
+        io::Result::Ok(bytes)
+    };
+    let bytes = read().unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let printable = |line: &str| line.chars().filter(|c| !c.is_control() || *c == '\t').take(400).collect();
+    let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(printable).collect();
+    lines[lines.len().saturating_sub(count)..].to_vec()
+}
+
+/// Where the last `count` lines begin. Reads backwards, block by block, so
+/// that the size of the file does not matter.
+pub fn start_of_last_lines(file: &mut File, count: u64) -> io::Result<u64> {
+    let end = file.seek(SeekFrom::End(0))?;
+    if count == 0 {
+        return Ok(end);
+    }
+    let mut position = end;
+    let mut newlines = 0;
+    let mut block = vec![0; BLOCK as usize];
+    while position > 0 {
+        let length = position.min(BLOCK);
+        position -= length;
+        file.seek(SeekFrom::Start(position))?;
+        let bytes = &mut block[..length as usize];
+        file.read_exact(bytes)?;
+        for (index, _) in bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+            let at = position + index as u64;
+            // The newline that ends the file ends the last line.
+            if at + 1 == end {
+                continue;
+            }
+            newlines += 1;
+            if newlines == count {
+                return Ok(at + 1);
+            }
+        }
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str, content: &[u8]) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("stigmer-log-{name}-{}", std::process::id()));
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    #[test]
+    fn the_last_lines_are_found_from_the_end() {
+        let long = format!("{}\n", "x".repeat(200_000));
+        for (content, count, expected) in [
+            ("", 5, ""),
+            ("a", 5, "a"),
+            ("a\nb\nc\n", 2, "b\nc\n"),
+            ("a\nb\nc", 2, "b\nc"),
+            ("a\nb\n\n", 2, "b\n\n"),
+            ("a\nb\n", 0, ""),
+            ("a\nb\n", 9, "a\nb\n"),
+            (&format!("a\n{long}b\n"), 1, "b\n"),
+            (&format!("a\n{long}b\n"), 2, &format!("{long}b\n")),
+        ] {
+            let path = scratch("last", content.as_bytes());
+            let mut file = File::open(&path).unwrap();
+            let start = start_of_last_lines(&mut file, count).unwrap() as usize;
+            assert_eq!(&content[start..], expected);
+            fs::remove_file(path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_large_log_is_rotated_and_three_old_ones_are_kept() {
+        let path = scratch("rotate", b"");
+        for round in 0..6 {
+            fs::write(&path, vec![b'0' + round; MAX_SIZE as usize + 1]).unwrap();
+            assert_eq!(open(&path).unwrap().metadata().unwrap().len(), 0);
+        }
+        for (number, round) in [(1, b'5'), (2, b'4'), (3, b'3')] {
+            assert_eq!(fs::read(numbered(&path, number)).unwrap()[0], round);
+            fs::remove_file(numbered(&path, number)).unwrap();
+        }
+        assert!(!numbered(&path, 4).exists());
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn quotes_hold_only_the_lines_of_this_start_and_no_control_characters() {
+        let path = scratch("quote", b"old\nnew \x1b[31mred\n\n\xff\nlast\n");
+        assert_eq!(quote(&path, 4, 9), ["new [31mred", "\u{fffd}", "last"]);
+        assert_eq!(quote(&path, 4, 1), ["last"]);
+        assert_eq!(quote(Path::new("/nonexistent"), 0, 9), [""; 0]);
+        fs::remove_file(path).unwrap();
+    }
+}

@@ -1,0 +1,252 @@
+//! What the daemon tells the other commands about itself: `run/daemon.state`.
+//!
+//! Only words: that a daemon lives is told by its lock alone, and a state
+//! whose daemon does not live any more says nothing but what it left behind.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::home::Home;
+use crate::lock::Lock;
+use crate::sys;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    pub daemon: Process,
+    pub phase: Phase,
+    pub mode: Mode,
+    pub lifetime: Lifetime,
+    /// host:port for clients.
+    pub address: String,
+    pub ui_url: Option<String>,
+    pub temporal: Option<Process>,
+    pub temporal_version: Option<String>,
+    pub database: Option<PathBuf>,
+    /// Times that Temporal was started again after it failed.
+    pub restarts: u64,
+    /// Times that Temporal became ready.
+    pub sessions: u64,
+    /// Unix time of the daemon's start, seconds.
+    pub started: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Installing,
+    Starting,
+    Ready,
+    Restarting,
+    Stopping,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Managed,
+    External,
+}
+
+/// How long the daemon is meant to live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Until it is stopped.
+    Kept,
+    /// As long as a `run` uses it.
+    Shared,
+}
+
+/// A process, told from all others that had or will have its number.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Process {
+    pub pid: u32,
+    /// None where the system does not tell.
+    pub birth: Option<String>,
+    pub executable: Option<PathBuf>,
+}
+
+impl Process {
+    pub fn current() -> Process {
+        Process::of(std::process::id())
+    }
+
+    pub fn of(pid: u32) -> Process {
+        Process { pid, birth: sys::birth(pid), executable: sys::executable(pid) }
+    }
+
+    /// Whether the process with this number is this process still. Without
+    /// a recorded birth nobody can say, so: no.
+    pub fn is_alive(&self) -> bool {
+        self.birth.is_some() && self.birth == sys::birth(self.pid)
+    }
+
+    /// The same, where a lock tells that the process lives: a missing birth
+    /// (no /proc) is no doubt then.
+    pub fn is_alive_under_lock(&self) -> bool {
+        match &self.birth {
+            Some(_) => self.is_alive(),
+            None => sys::is_alive(self.pid),
+        }
+    }
+}
+
+const PHASES: [(&str, Phase); 5] = [
+    ("installing", Phase::Installing),
+    ("starting", Phase::Starting),
+    ("ready", Phase::Ready),
+    ("restarting", Phase::Restarting),
+    ("stopping", Phase::Stopping),
+];
+const MODES: [(&str, Mode); 2] = [("managed", Mode::Managed), ("external", Mode::External)];
+const LIFETIMES: [(&str, Lifetime); 2] = [("kept", Lifetime::Kept), ("shared", Lifetime::Shared)];
+
+fn name_of<T: PartialEq>(table: &[(&'static str, T)], value: &T) -> &'static str {
+    table.iter().find(|(_, candidate)| candidate == value).map_or("", |(name, _)| name)
+}
+
+fn value_of<T: Copy>(table: &[(&str, T)], name: &str) -> Option<T> {
+    table.iter().find(|(candidate, _)| *candidate == name).map(|(_, value)| *value)
+}
+
+impl Phase {
+    pub fn name(self) -> &'static str {
+        name_of(&PHASES, &self)
+    }
+}
+
+impl Mode {
+    pub fn name(self) -> &'static str {
+        name_of(&MODES, &self)
+    }
+}
+
+impl State {
+    /// What the last daemon of this home wrote, living or not.
+    pub fn load(home: &Home) -> Option<State> {
+        State::parse(&fs::read_to_string(home.state()).ok()?)
+    }
+
+    /// Writes the state whole; a reader sees the old one or the new one.
+    pub fn store(&self, path: &Path) -> io::Result<()> {
+        let partial = path.with_extension("state.partial");
+        let _ = fs::remove_file(&partial);
+        let mut file: File = File::options().write(true).create_new(true).mode(0o600).open(&partial)?;
+        file.write_all(self.text().as_bytes())?;
+        fs::rename(&partial, path)
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let mut field = |name: &str, value: Option<String>| {
+            // A value with a newline would be two fields; there is no such path
+            // that Temporal could be given either.
+            if let Some(value) = value.filter(|value| !value.contains('\n')) {
+                text.push_str(&format!("{name}={value}\n"));
+            }
+        };
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        field("phase", Some(self.phase.name().into()));
+        field("mode", Some(self.mode.name().into()));
+        field("lifetime", Some(name_of(&LIFETIMES, &self.lifetime).into()));
+        for (prefix, process) in [("daemon", Some(&self.daemon)), ("temporal", self.temporal.as_ref())] {
+            field(&format!("{prefix}_pid"), process.map(|process| process.pid.to_string()));
+            field(&format!("{prefix}_birth"), process.and_then(|process| process.birth.clone()));
+            field(&format!("{prefix}_executable"), process.and_then(|process| path(&process.executable)));
+        }
+        field("address", Some(self.address.clone()));
+        field("ui_url", self.ui_url.clone());
+        field("temporal_version", self.temporal_version.clone());
+        field("database", path(&self.database));
+        field("restarts", Some(self.restarts.to_string()));
+        field("sessions", Some(self.sessions.to_string()));
+        field("started", Some(self.started.to_string()));
+        text
+    }
+
+    fn parse(text: &str) -> Option<State> {
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let owned = |name: &str| field(name).map(str::to_owned);
+        let process = |prefix: &str| {
+            Some(Process {
+                // 0 and -1 would signal whole groups.
+                pid: field(&format!("{prefix}_pid"))?.parse().ok().filter(|pid| (1..=i32::MAX as u32).contains(pid))?,
+                birth: owned(&format!("{prefix}_birth")),
+                executable: field(&format!("{prefix}_executable")).map(PathBuf::from),
+            })
+        };
+        Some(State {
+            daemon: process("daemon")?,
+            phase: value_of(&PHASES, field("phase")?)?,
+            mode: value_of(&MODES, field("mode")?)?,
+            lifetime: value_of(&LIFETIMES, field("lifetime")?)?,
+            address: owned("address")?,
+            ui_url: owned("ui_url"),
+            temporal: process("temporal"),
+            temporal_version: owned("temporal_version"),
+            database: field("database").map(PathBuf::from),
+            restarts: field("restarts")?.parse().ok()?,
+            sessions: field("sessions")?.parse().ok()?,
+            started: field("started")?.parse().ok()?,
+        })
+    }
+}
+
+/// The daemon of a home, as another process sees it.
+#[derive(Debug)]
+pub enum Daemon {
+    /// Nobody holds the lock.
+    Absent,
+    /// It lives, and has not told about itself yet.
+    Silent,
+    Alive(State),
+}
+
+impl Daemon {
+    pub fn of(home: &Home) -> Daemon {
+        if !Lock::is_held(&home.daemon_lock()) {
+            return Daemon::Absent;
+        }
+        match State::load(home).filter(|state| state.daemon.is_alive_under_lock()) {
+            Some(state) => Daemon::Alive(state),
+            None => Daemon::Silent,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> State {
+        State {
+            daemon: Process::current(),
+            phase: Phase::Ready,
+            mode: Mode::Managed,
+            lifetime: Lifetime::Shared,
+            address: "127.0.0.1:7233".into(),
+            ui_url: Some("http://localhost:8233".into()),
+            temporal: Some(Process { pid: 4521, birth: None, executable: Some("/a=b".into()) }),
+            temporal_version: None,
+            database: Some("/home/ada/x.db".into()),
+            restarts: 2,
+            sessions: 3,
+            started: 1_795_405_845,
+        }
+    }
+
+    #[test]
+    fn a_state_reads_back_as_written_and_a_damaged_one_is_none() {
+        assert_eq!(State::parse(&state().text()), Some(state()));
+        assert_eq!(State::parse(""), None);
+        assert_eq!(State::parse(&state().text().replace("daemon_pid=", "daemon_pid=-")), None);
+        assert_eq!(State::parse(&state().text().replace("phase=ready", "phase=odd")), None);
+    }
+
+    #[test]
+    fn a_process_is_alive_only_with_its_own_birth() {
+        let me = Process::current();
+        assert!(me.is_alive());
+        assert!(!Process { birth: Some("1@x".into()), ..me.clone() }.is_alive());
+        assert!(!Process { birth: None, ..me }.is_alive());
+    }
+}

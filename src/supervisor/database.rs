@@ -1,0 +1,132 @@
+//! The SQLite database: one server for each, and none broken for good.
+//!
+//! Temporal sets up its schema only when the file does not exist. A server
+//! killed while it does so leaves a file that no later start can use. So a
+//! database that has not served yet is marked, and only a marked one may be
+//! moved aside.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::lock::Lock;
+use crate::sys;
+use crate::terminal::unix_time;
+
+/// A server that lost its daemon stops within this time.
+const ORPHAN_LIMIT: Duration = Duration::from_secs(15);
+const RETRY: Duration = Duration::from_millis(10);
+/// SQLite's own files beside the database.
+const SUFFIXES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
+
+pub struct Database {
+    path: PathBuf,
+    lock: Lock,
+}
+
+impl Database {
+    /// Locks the database at `path` against every other server; waits a while
+    /// for one that is just stopping.
+    pub fn open(path: PathBuf) -> Result<Database> {
+        // One name for one file, whatever links lead to it.
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let path = match (fs::canonicalize(directory), path.file_name()) {
+            (Ok(directory), Some(name)) => directory.join(name),
+            _ => path,
+        };
+        let deadline = sys::after(ORPHAN_LIMIT);
+        loop {
+            if let Some(lock) = Lock::try_exclusive(&with_suffix(&path, ".lock"))? {
+                return Ok(Database { path, lock });
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::new(format!(
+                    "cannot use the database {}: another Temporal uses it",
+                    path.display()
+                ))
+                .hint("stop that one first, or set STIGMER_HOME to another directory"));
+            }
+            thread::sleep(RETRY);
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn lock(&self) -> &Lock {
+        &self.lock
+    }
+
+    /// To be called before each start: marks a database that is about to be made.
+    pub fn prepare(&self) -> Result<()> {
+        if self.path.exists() {
+            return Ok(());
+        }
+        let mark = self.mark();
+        fs::write(&mark, "").map_err(|cause| Error::io("create", mark.display(), &cause))
+    }
+
+    /// To be called when a server serves from it.
+    pub fn has_served(&self) {
+        let _ = fs::remove_file(self.mark());
+    }
+
+    /// Whether no server ever served from it, so that nothing can be lost.
+    pub fn never_served(&self) -> bool {
+        self.mark().exists()
+    }
+
+    /// Moves the database away, so that the next start makes a new one.
+    pub fn move_aside(&self) -> Result<PathBuf> {
+        let aside = with_suffix(&self.path, &format!(".broken-{}", sys::utc(unix_time()).replace(':', "")));
+        for suffix in SUFFIXES {
+            let (from, to) = (with_suffix(&self.path, suffix), with_suffix(&aside, suffix));
+            match fs::rename(&from, &to) {
+                Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("move away", from.display(), &cause));
+                }
+                _ => {}
+            }
+        }
+        Ok(aside)
+    }
+
+    fn mark(&self) -> PathBuf {
+        with_suffix(&self.path, ".unproven")
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name: OsString = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_database_that_never_served_counts_as_such() {
+        let directory = std::env::temp_dir().join(format!("stigmer-database-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let database = Database::open(directory.join("t.db")).unwrap();
+        database.prepare().unwrap();
+        fs::write(database.path(), "half").unwrap();
+        fs::write(with_suffix(database.path(), "-wal"), "w").unwrap();
+        assert!(database.never_served());
+        let aside = database.move_aside().unwrap();
+        assert_eq!(fs::read(&aside).unwrap(), b"half");
+        assert!(!database.path().exists() && with_suffix(&aside, "-wal").exists());
+        fs::write(database.path(), "whole").unwrap();
+        database.has_served();
+        database.prepare().unwrap();
+        assert!(!database.never_served());
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}

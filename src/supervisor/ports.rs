@@ -1,0 +1,54 @@
+//! Both ports, before the start: a taken one is told with what took it.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use crate::config::{Managed, Setting};
+use crate::error::{Error, Result, reason};
+use crate::health::{self, Health};
+use crate::sys::after;
+
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub fn check(config: &Managed) -> Result<()> {
+    check_one(config, &config.port, "--port", "gRPC")?;
+    match config.is_headless() {
+        true => Ok(()),
+        false => check_one(config, &config.ui_port, "--ui-port", "the Web UI"),
+    }
+}
+
+fn check_one(config: &Managed, port: &Setting<u16>, flag: &str, purpose: &str) -> Result<()> {
+    let address = SocketAddr::new(config.ip.value, port.value);
+    // Listening is the only sure test; closed at once, it leaves no trace.
+    let Err(cause) = TcpListener::bind(address) else { return Ok(()) };
+    let failed = |why: &str| Error::new(format!("cannot use port {} for {purpose}: {why}", port.value));
+    Err(match cause.kind() {
+        io::ErrorKind::AddrInUse => {
+            let local = SocketAddr::new(config.local_address().ip(), port.value);
+            match health::check(local, after(PROBE_TIMEOUT), None) {
+                Health::Serving | Health::NotServing => failed(&format!("a Temporal already runs at {local}"))
+                    .hint(format!("use it with --temporal-host {local}, or choose another port with {flag}")),
+                _ => failed(&format!("another program listens at {address}"))
+                    .hint(format!("choose another port with {flag}, for example {flag} {}", next_port(port.value))),
+            }
+        }
+        io::ErrorKind::PermissionDenied => {
+            failed(&reason(&cause)).hint(format!("choose a port above 1023 with {flag}"))
+        }
+        io::ErrorKind::AddrNotAvailable => Error::new(format!(
+            "cannot bind to {}: no network interface of this machine has this address",
+            config.ip.value
+        ))
+        .hint("choose one with --ip, for example --ip 127.0.0.1"),
+        _ => failed(&reason(&cause)).hint(format!("choose another port with {flag}")),
+    })
+}
+
+fn next_port(port: u16) -> u16 {
+    port.checked_add(1).unwrap_or(DYNAMIC)
+}
+
+/// The first port that nobody registered (RFC 6335).
+const DYNAMIC: u16 = 49_152;

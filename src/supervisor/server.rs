@@ -1,0 +1,111 @@
+//! The Temporal process: spawned, signalled, reaped.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Instant;
+
+use crate::config::Managed;
+use crate::error::{Error, Result, reason};
+use crate::sys::{self, SIGKILL, SIGTERM};
+
+/// A server that was spawned and not yet reaped. Dropped, it is killed: the
+/// supervisor leaves nothing running on any path.
+pub struct Server {
+    child: Option<Child>,
+    pid: u32,
+    /// When it first served.
+    pub serving_since: Option<Instant>,
+}
+
+/// What a server is started with.
+pub struct Launch<'a> {
+    pub executable: &'a Path,
+    pub config: &'a Managed,
+    pub database: &'a Path,
+    /// Kept open by the server: it shows that the database is in use as long
+    /// as the server lives, even when this process does not.
+    pub database_lock: &'a File,
+    pub log: &'a File,
+    pub directory: &'a Path,
+}
+
+impl Server {
+    pub fn spawn(launch: &Launch<'_>) -> Result<Server> {
+        let Launch { executable, config, .. } = launch;
+        let log = || launch.log.try_clone().map_err(|cause| Error::io("open", "the log", &cause));
+        let mut command = Command::new(executable);
+        command.args(["server", "start-dev"]);
+        command.arg("--ip").arg(config.ip.value.to_string());
+        command.arg("--port").arg(config.port.value.to_string());
+        if !config.is_headless() {
+            command.arg("--ui-port").arg(config.ui_port.value.to_string());
+        }
+        if config.database_argument().is_none() {
+            command.arg("--db-filename").arg(launch.database);
+        }
+        command.args(&config.temporal_args);
+        command.current_dir(launch.directory);
+        command.stdin(Stdio::null()).stdout(log()?).stderr(log()?);
+        sys::prepare_server(&mut command, launch.database_lock);
+        let child = command.spawn().map_err(|cause| cannot_execute(executable, &cause))?;
+        let pid = child.id();
+        Ok(Server { child: Some(child), pid, serving_since: None })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The status of a server that has ended, reaped together with whatever
+    /// it left in its process group; None while it lives.
+    pub fn reap_if_ended(&mut self) -> Option<ExitStatus> {
+        if !sys::has_ended(self.pid) {
+            return None;
+        }
+        // Before the reaping, while the group's number cannot be another's.
+        sys::signal_group(self.pid, SIGKILL);
+        self.child.take()?.wait().ok()
+    }
+
+    pub fn terminate(&self) {
+        sys::signal(self.pid, SIGTERM);
+    }
+
+    /// Ends the whole group at once.
+    pub fn kill(&self) {
+        sys::signal_group(self.pid, SIGKILL);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            sys::signal_group(self.pid, SIGKILL);
+            let _ = child.wait();
+        }
+    }
+}
+
+fn cannot_execute(executable: &Path, cause: &io::Error) -> Error {
+    let error = Error::new(format!("cannot execute {}: {}", executable.display(), reason(cause)));
+    match cause.raw_os_error() {
+        Some(libc::ENOEXEC) => error.hint("it is no executable for this machine"),
+        Some(libc::EACCES) => error.hint("is it executable for you, and its disk not mounted noexec?"),
+        Some(libc::ENOENT) => error.hint("the file or the program that interprets it is missing"),
+        _ => error,
+    }
+}
+
+/// `exit status 1`, or `signal 9 (SIGKILL)`.
+pub fn describe(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => {
+            let name = signal_hook::low_level::signal_name(signal).unwrap_or("unknown");
+            format!("signal {signal} ({name})")
+        }
+        (None, code) => format!("exit status {}", code.unwrap_or(-1)),
+    }
+}
