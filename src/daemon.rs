@@ -53,10 +53,12 @@ pub fn serve(
 ) -> Result<Served> {
     let home = context.home;
     home.create()?;
-    let _lock = match lock_or_find(home, lifetime, terminal)? {
-        Found::Lock(lock) => lock,
+    match lock_or_find(home, lifetime, terminal)? {
+        // Never unlocked but by the end of the process: whoever waits for the
+        // lock may rely on it that this process is gone.
+        Found::Lock(lock) => std::mem::forget(lock),
         Found::Ready(state) => return Ok(Served::AlreadyRunning(state)),
-    };
+    }
     terminal.line(Mark::Info, "Stigmer Local Daemon starting...");
     if let Some(left) = &State::load(home) {
         supervisor::stop_orphan(left, terminal);
