@@ -185,11 +185,12 @@ pub enum Detached {
 }
 
 /// Runs `serve` in a background process and returns when it is ready, or has
-/// failed; its lines and errors until then come on our streams.
+/// failed; its lines and errors until then come on our streams. A daemon that
+/// is shared does not inherit the caller's `usage`.
 pub fn detach(
     context: &Context<'_>,
     config: &Config,
-    lifetime: Lifetime,
+    usage: Option<&Lock>,
     mut terminal: Terminal,
     on_running: &dyn Fn(&State, &mut Terminal),
 ) -> Result<Detached> {
@@ -203,6 +204,10 @@ pub fn detach(
         }
         Fork::Child => {
             drop(ready);
+            if let Some(usage) = usage {
+                sys::close_inherited(usage.file());
+            }
+            let lifetime = if usage.is_some() { Lifetime::Shared } else { Lifetime::Kept };
             let code = serve_detached(context, config, lifetime, &mut terminal, notify, on_running);
             std::process::exit(code.into());
         }

@@ -141,6 +141,13 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
+/// Closes this process's copy of `file` in a fresh child, so that a lock on it
+/// is its parent's alone. Neither may use or drop the value in the child again.
+pub fn close_inherited(file: &File) {
+    // SAFETY: the caller promises not to touch the descriptor any more.
+    unsafe { libc::close(file.as_raw_fd()) };
+}
+
 /// Waits for the child `pid` to end and reaps it: its exit code, or 128 + N
 /// where signal N ended it.
 pub fn wait_for_child(pid: u32) -> io::Result<u8> {

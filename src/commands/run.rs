@@ -33,7 +33,7 @@ pub fn run(context: &Context<'_>, config: &Config, program: &OsStr, arguments: &
     context.home.create()?;
     // Held as long as this process uses the daemon, and gone with it.
     let usage = Lock::shared(&context.home.users_lock())?;
-    let result = match find_or_start(context, config) {
+    let result = match find_or_start(context, config, &usage) {
         Ok(address) => run_command(context, &address, program, arguments),
         Err(error) => Err(error),
     };
@@ -44,10 +44,10 @@ pub fn run(context: &Context<'_>, config: &Config, program: &OsStr, arguments: &
 }
 
 /// The address of the daemon that is there, or of a new one.
-fn find_or_start(context: &Context<'_>, config: &Config) -> Result<String> {
+fn find_or_start(context: &Context<'_>, config: &Config, usage: &Lock) -> Result<String> {
     if !matches!(Daemon::of(context.home), Daemon::Alive(state) if state.phase == Phase::Ready) {
         let terminal = Terminal::new(Stream::Stderr, context.variable);
-        daemon::detach(context, config, Lifetime::Shared, terminal, &|_, _| {})?;
+        daemon::detach(context, config, Some(usage), terminal, &|_, _| {})?;
     }
     match Daemon::of(context.home) {
         Daemon::Alive(state) => Ok(state.address),

@@ -10,7 +10,7 @@ pub fn start(context: &Context<'_>, config: &Config, detach: bool) -> Result<()>
     let mut terminal = Terminal::new(Stream::Stdout, context.variable);
     let already_running = |state: &State, terminal: &mut Terminal| tell_running(config, state, terminal);
     if detach {
-        daemon::detach(context, config, Lifetime::Kept, terminal, &already_running)?;
+        daemon::detach(context, config, None, terminal, &already_running)?;
         return Ok(());
     }
     match daemon::serve(context, config, Lifetime::Kept, &mut terminal, &mut |_| {})? {

@@ -48,6 +48,13 @@ impl Server {
         }
         command.args(&config.temporal_args);
         command.current_dir(launch.directory);
+        // Without one, in a container with no /etc/passwd, Temporal 1.9.1 ends
+        // with "user: Current requires cgo or $USER set in environment".
+        for (name, value) in [("USER", "stigmer".as_ref()), ("HOME", launch.directory.as_os_str())] {
+            if std::env::var_os(name).is_none_or(|value| value.is_empty()) {
+                command.env(name, value);
+            }
+        }
         command.stdin(Stdio::null()).stdout(log()?).stderr(log()?);
         sys::prepare_server(&mut command, launch.database_lock);
         let child = command.spawn().map_err(|cause| cannot_execute(executable, &cause))?;
