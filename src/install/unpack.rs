@@ -351,8 +351,9 @@ mod tests {
     #[test]
     fn a_full_disk_is_noticed_before_it_is_full() {
         let archive = gzip(&closed(tar(&[("temporal", b'0', b"program")])));
-        let mut file = File::create(std::env::temp_dir().join(format!("stigmer-full-{}", std::process::id()))).unwrap();
-        let result = unpack(&archive[..], LIMIT, &mut file, || Some(6));
+        let path = std::env::temp_dir().join(format!("stigmer-full-{}", std::process::id()));
+        let result = unpack(&archive[..], LIMIT, &mut File::create(&path).unwrap(), || Some(6));
+        std::fs::remove_file(&path).unwrap();
         assert!(matches!(result, Err(Failure::NoSpace { needed: 7, free: 6 })), "{result:?}");
     }
 }

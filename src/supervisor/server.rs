@@ -50,7 +50,8 @@ impl Server {
         command.current_dir(launch.directory);
         // Without one, in a container with no /etc/passwd, Temporal 1.9.1 ends
         // with "user: Current requires cgo or $USER set in environment".
-        for (name, value) in [("USER", "stigmer".as_ref()), ("HOME", launch.directory.as_os_str())] {
+        let home = launch.database.parent().unwrap_or(launch.directory);
+        for (name, value) in [("USER", "stigmer".as_ref()), ("HOME", home.as_os_str())] {
             if std::env::var_os(name).is_none_or(|value| value.is_empty()) {
                 command.env(name, value);
             }
