@@ -112,7 +112,10 @@ fn serve_managed(
     let installed = install::ensure(config, home, context.variable, terminal)?;
     state.temporal_version = installed.version.as_ref().map(ToString::to_string);
     let directory = context.directory.clone();
-    Supervisor::new(config, home, installed, directory, events, terminal, state)?.run(on_ready)
+    match Supervisor::new(config, home, installed, directory, events, terminal, state)? {
+        Some(supervisor) => supervisor.run(on_ready),
+        None => Ok(()),
+    }
 }
 
 fn serve_external(

@@ -188,6 +188,17 @@ fn status(body: &[u8]) -> Option<u8> {
     }
 }
 
+/// For the fuzz target of `tests/fuzz`: an answer must be the same however it
+/// was cut on its way, once it is complete.
+#[cfg(fuzzing)]
+pub fn fuzz(data: &[u8]) {
+    let whole = read_answer(data);
+    for cut in 0..data.len().min(256) {
+        let part = read_answer(&data[..cut]);
+        assert!(part == Answer::Incomplete || part == whole);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -322,7 +322,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 /// First and last byte and the file's size from `bytes 5-9/10`; the size may be `*`.
-fn parse_content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
+pub fn parse_content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
     let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (start, end) = range.split_once('-')?;
     let number = |text: &str| text.trim().parse::<u64>().ok();

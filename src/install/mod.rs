@@ -338,3 +338,28 @@ impl Drop for Partial<'_> {
         let _ = fs::remove_file(self.path);
     }
 }
+
+/// What the fuzz targets of `tests/fuzz` call.
+#[cfg(fuzzing)]
+pub mod fuzz {
+    use super::unpack::unpack;
+
+    const LIMIT: u64 = 1 << 20;
+
+    /// The bytes as they are, and as the content of a gzip stream.
+    pub fn archive(data: &[u8]) {
+        use std::io::Write;
+        let mut compressed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+        compressed.write_all(data).expect("a Vec takes all");
+        for bytes in [data, &compressed.finish().expect("a Vec takes all")] {
+            let mut output = std::fs::File::create("/dev/null").expect("/dev/null");
+            if let Ok(unpacked) = unpack(bytes, LIMIT, &mut output, || None) {
+                assert!(unpacked.size <= LIMIT);
+            }
+        }
+    }
+
+    pub fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
+        super::download::parse_content_range(text)
+    }
+}

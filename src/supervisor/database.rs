@@ -9,16 +9,17 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::{Duration, Instant};
 
+use super::events::{Event, Events};
 use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::sys;
-use crate::terminal::unix_time;
+use crate::terminal::{Mark, Terminal, unix_time};
 
 /// A server that lost its daemon stops within this time.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(15);
+const EXPLAIN_AFTER: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_millis(10);
 /// SQLite's own files beside the database.
 const SUFFIXES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
@@ -30,27 +31,35 @@ pub struct Database {
 
 impl Database {
     /// Locks the database at `path` against every other server; waits a while
-    /// for one that is just stopping.
-    pub fn open(path: PathBuf) -> Result<Database> {
+    /// for one that is just stopping. None: a stop was requested meanwhile.
+    pub fn open(path: PathBuf, events: &mut Events, terminal: &mut Terminal) -> Result<Option<Database>> {
         // One name for one file, whatever links lead to it.
         let directory = path.parent().unwrap_or(Path::new("/"));
         let path = match (fs::canonicalize(directory), path.file_name()) {
             (Ok(directory), Some(name)) => directory.join(name),
             _ => path,
         };
-        let deadline = sys::after(ORPHAN_LIMIT);
+        let began = Instant::now();
+        let mut explained = false;
         loop {
             if let Some(lock) = Lock::try_exclusive(&with_suffix(&path, ".lock"))? {
-                return Ok(Database { path, lock });
+                return Ok(Some(Database { path, lock }));
             }
-            if Instant::now() >= deadline {
+            if began.elapsed() >= ORPHAN_LIMIT {
                 return Err(Error::new(format!(
                     "cannot use the database {}: another Temporal uses it",
                     path.display()
                 ))
                 .hint("stop that one first, or set STIGMER_HOME to another directory"));
             }
-            thread::sleep(RETRY);
+            if !explained && began.elapsed() >= EXPLAIN_AFTER {
+                terminal
+                    .line(Mark::Info, &format!("Another Temporal uses {}; waiting for it to stop.", path.display()));
+                explained = true;
+            }
+            if events.wait(Some(sys::after(RETRY))) == Event::Stop {
+                return Ok(None);
+            }
         }
     }
 
@@ -115,7 +124,9 @@ mod tests {
     fn only_a_database_that_never_served_counts_as_such() {
         let directory = std::env::temp_dir().join(format!("stigmer-database-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
-        let database = Database::open(directory.join("t.db")).unwrap();
+        let mut terminal = Terminal::new(crate::terminal::Stream::Nowhere, &|_| None);
+        let mut events = Events::new().unwrap();
+        let database = Database::open(directory.join("t.db"), &mut events, &mut terminal).unwrap().unwrap();
         database.prepare().unwrap();
         fs::write(database.path(), "half").unwrap();
         fs::write(with_suffix(database.path(), "-wal"), "w").unwrap();

@@ -96,22 +96,24 @@ enum Watched {
 }
 
 impl<'a> Supervisor<'a> {
+    /// Takes the database and checks the ports. None: a stop was requested
+    /// while the database was waited for.
     pub fn new(
         config: &'a Managed,
         home: &'a Home,
         installed: Installed,
         directory: PathBuf,
-        events: Events,
+        mut events: Events,
         terminal: &'a mut Terminal,
         state: State,
-    ) -> Result<Supervisor<'a>> {
-        let database = Database::open(match config.database_argument() {
-            Some(path) => directory.join(path),
-            None => home.database(),
-        })?;
+    ) -> Result<Option<Supervisor<'a>>> {
+        let path = config.database_argument().map_or(home.database(), |path| directory.join(path));
+        let Some(database) = Database::open(path, &mut events, terminal)? else {
+            return Ok(None);
+        };
         ports::check(config)?;
         let log = log_file::open(&home.log())?;
-        Ok(Supervisor {
+        Ok(Some(Supervisor {
             config,
             home,
             installed,
@@ -123,7 +125,7 @@ impl<'a> Supervisor<'a> {
             terminal,
             state,
             history: History::default(),
-        })
+        }))
     }
 
     /// Starts Temporal, calls `on_ready` once it serves, and keeps it running.
