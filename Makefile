@@ -12,7 +12,7 @@ MIRROR := $(CURDIR)/target/mirror
 RELEASES := https://github.com/temporalio/cli/releases/download/v1.9.1/checksums.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-hermetic test-full bench lint static dist mirror install ci clean
+.PHONY: fuzz picture help build run test test-hermetic test-full bench lint static dist mirror install ci clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,14 +30,15 @@ run: build ## run `stigmer local start` (options in ARGS="...")
 	if [ -n "$$mirror" ]; then STIGMER_TEMPORAL_MIRROR="$${STIGMER_TEMPORAL_MIRROR:-$$mirror}"; export STIGMER_TEMPORAL_MIRROR; fi; \
 	exec target/release/stigmer local start $(ARGS)
 
-test: ## run all tests, those on the real Temporal included
-	cargo test --locked
+test: test-hermetic ## run all tests, those on the real Temporal included
+	cargo test --locked --test real
 
+# These mostly wait, so that more of them than cores can run at once.
 test-hermetic: ## run the tests that need no network at all
-	cargo test --locked --bin stigmer --test integration
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-8} cargo test --locked --bin stigmer --test integration
 
-test-full: ## run all tests with the long fault runs at full length
-	STIGMER_FULL=1 cargo test --locked
+test-full: test-hermetic ## run all tests, the fault runs at full length (about 15 minutes)
+	STIGMER_FULL=1 cargo test --locked --test real
 
 bench: build ## measure against the peers; writes target/bench.md
 	python3 tests/bench/bench.py
@@ -62,13 +63,22 @@ dist: static ## make dist/stigmer-<version>-<target>.tar.gz, reproducibly
 	rm -rf dist/stage && mkdir -p dist/stage/stigmer-$(VERSION)/completions
 	install -m 755 target/static/$(TARGET)/release/stigmer dist/stage/stigmer-$(VERSION)/stigmer
 	install -m 644 README.md LICENSE dist/stage/stigmer-$(VERSION)/
-	cargo run --locked -q -- completions bash > dist/stage/stigmer-$(VERSION)/completions/stigmer.bash
-	cargo run --locked -q -- completions zsh > dist/stage/stigmer-$(VERSION)/completions/_stigmer
-	cargo run --locked -q -- completions fish > dist/stage/stigmer-$(VERSION)/completions/stigmer.fish
+	@# For another architecture than this machine's, its own build prints them.
+	stigmer=target/static/$(TARGET)/release/stigmer; \
+	$$stigmer --version > /dev/null 2>&1 || { cargo build --locked -q && stigmer=target/debug/stigmer; }; \
+	$$stigmer completions bash > dist/stage/stigmer-$(VERSION)/completions/stigmer.bash && \
+	$$stigmer completions zsh > dist/stage/stigmer-$(VERSION)/completions/_stigmer && \
+	$$stigmer completions fish > dist/stage/stigmer-$(VERSION)/completions/stigmer.fish
 	tar -C dist/stage --sort=name --owner=0 --group=0 --numeric-owner --mode=u+rwX,go+rX,go-w --mtime=@$$SOURCE_DATE_EPOCH \
 	  -cf - stigmer-$(VERSION) | gzip -n -9 > dist/stigmer-$(VERSION)-$(TARGET).tar.gz
 	rm -rf dist/stage
 	cd dist && sha256sum stigmer-$(VERSION)-*.tar.gz > SHA256SUMS && cat SHA256SUMS
+
+fuzz: ## fuzz what reads strangers' bytes (SECONDS_EACH=600)
+	tests/fuzz/run
+
+picture: build mirror ## make the README's picture anew
+	python3 tests/picture.py target/release/stigmer "$(MIRROR)"
 
 mirror: ## make a release mirror in target/mirror from the Python package
 	python3 tests/real/mirror.py "$(MIRROR)"
