@@ -12,7 +12,7 @@ MIRROR := $(CURDIR)/target/mirror
 RELEASES := https://github.com/temporalio/cli/releases/download/v1.9.1/checksums.txt
 
 .DEFAULT_GOAL := help
-.PHONY: fuzz picture help build run test test-hermetic test-full bench lint static dist mirror install ci clean
+.PHONY: help build run test test-hermetic test-full fuzz picture bench lint static dist mirror install ci clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -17,7 +17,7 @@ use crate::lock::Lock;
 use crate::log_file;
 use crate::state::{Daemon, Lifetime, Mode, Phase, Process, State};
 use crate::supervisor::{self, Event, Events, KEEP_SIGNAL, Supervisor};
-use crate::sys::{self, Fork, SIGHUP, SIGINT, SIGTERM, after};
+use crate::sys::{self, Fork, Forwarder, SIGHUP, SIGINT, SIGTERM, after};
 use crate::terminal::{Mark, Terminal, unix_time};
 use crate::{external, install};
 
@@ -203,6 +203,9 @@ pub fn detach(
     match sys::fork().map_err(failed)? {
         Fork::Parent(pid) => {
             drop(notify);
+            // A start that is interrupted takes its daemon down too.
+            let forwarder = Forwarder::new(&[SIGINT, SIGTERM, SIGHUP], &[]).map_err(failed)?;
+            forwarder.set_target(pid);
             wait_until_ready(&mut ready, pid)
         }
         Fork::Child => {
@@ -222,8 +225,6 @@ const ALREADY_RUNNING: u8 = b'A';
 
 /// The parent's side: a byte tells success, the end of the pipe failure.
 fn wait_until_ready(ready: &mut File, daemon: u32) -> Result<Detached> {
-    // A start that is interrupted takes its daemon down too.
-    let _forwarded = sys::forward_signals(&[SIGINT, SIGTERM, SIGHUP], daemon);
     let mut byte = [0];
     let answer = loop {
         match ready.read(&mut byte) {

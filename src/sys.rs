@@ -12,6 +12,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub use libc::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -224,29 +226,51 @@ pub struct Handlers {
     registered: Vec<signal_hook::SigId>,
 }
 
-/// Passes `signals` on to the process `pid`.
-pub fn forward_signals(signals: &[i32], pid: u32) -> io::Result<Handlers> {
-    let mut registered = Vec::new();
-    for &signal in signals {
-        // SAFETY: kill is async-signal-safe.
-        registered.push(unsafe {
-            signal_hook::low_level::register(signal, move || {
-                libc::kill(pid as libc::pid_t, signal);
-            })?
-        });
-    }
-    Ok(Handlers { registered })
+/// Passes signals on to another process, also those that came before it was
+/// there.
+pub struct Forwarder {
+    target: Arc<AtomicU32>,
+    /// A bit for each signal that came before there was a target.
+    early: Arc<AtomicU32>,
+    _handlers: Handlers,
 }
 
-/// Does nothing on `signals`, where the default would end the process. Unlike
-/// ignoring them, this is not passed on to programs that are executed.
-pub fn hold_off_signals(signals: &[i32]) -> io::Result<Handlers> {
-    let mut registered = Vec::new();
-    for &signal in signals {
-        // SAFETY: the handler does nothing.
-        registered.push(unsafe { signal_hook::low_level::register(signal, || {})? });
+impl Forwarder {
+    /// From now on `passed_on` do not end this process, nor do `held_off`,
+    /// which go nowhere. Unlike ignoring them, this is not inherited by
+    /// programs that are executed. What is ignored already stays so (`nohup`).
+    pub fn new(passed_on: &[i32], held_off: &[i32]) -> io::Result<Forwarder> {
+        let (target, early) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let mut registered = Vec::new();
+        for &signal in passed_on.iter().filter(|&&signal| !is_ignored(signal)) {
+            let (target, early) = (target.clone(), early.clone());
+            // SAFETY: kill and atomics are async-signal-safe.
+            registered.push(unsafe {
+                signal_hook::low_level::register(signal, move || match target.load(Ordering::SeqCst) {
+                    0 => {
+                        early.fetch_or(1 << signal, Ordering::SeqCst);
+                    }
+                    pid => {
+                        libc::kill(pid as libc::pid_t, signal);
+                    }
+                })?
+            });
+        }
+        for &signal in held_off.iter().filter(|&&signal| !is_ignored(signal)) {
+            // SAFETY: the handler does nothing.
+            registered.push(unsafe { signal_hook::low_level::register(signal, || {})? });
+        }
+        Ok(Forwarder { target, early, _handlers: Handlers { registered } })
     }
-    Ok(Handlers { registered })
+
+    /// The target is there.
+    pub fn set_target(&self, pid: u32) {
+        self.target.store(pid, Ordering::SeqCst);
+        let early = self.early.swap(0, Ordering::SeqCst);
+        (1..32).filter(|number| early & (1 << number) != 0).for_each(|number| {
+            signal(pid, number);
+        });
+    }
 }
 
 /// SIGINT, SIGTERM and SIGHUP remove the file before they end the process, as

@@ -10,13 +10,15 @@ pub mod stop;
 
 use std::io::{self, Write};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 
 /// Prints a command's data. A reader that has seen enough is no failure.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("write to", "stdout", &cause)),
+        Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::new(format!("cannot write to stdout: {}", reason(&cause))))
+        }
         _ => Ok(()),
     }
 }

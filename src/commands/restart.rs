@@ -29,7 +29,7 @@ pub fn restart(home: &Home) -> Result<()> {
                 )));
             }
             Daemon::Alive(state) if state.mode == Mode::External => {
-                return Err(Error::new(format!("cannot restart the external Temporal {}", state.address))
+                return Err(Error::new(format!("cannot restart Temporal: the one at {} is external", state.address))
                     .hint("restart it where it runs"));
             }
             // One that is starting is asked once it has started.

@@ -16,7 +16,7 @@ use crate::external;
 use crate::lock::Lock;
 use crate::state::{Daemon, Lifetime, Phase};
 use crate::supervisor::STOP_GRACE;
-use crate::sys::{self, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use crate::sys::{self, Forwarder, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use crate::terminal::{Stream, Terminal, print_error};
 
 const STOP_LIMIT: Duration = Duration::from_secs(STOP_GRACE.as_secs() + 3);
@@ -73,7 +73,11 @@ fn run_command(context: &Context<'_>, address: &str, program: &OsStr, arguments:
     // Ctrl-C and Ctrl-\ reach the command first: the terminal sends them to
     // both of us. What is sent to us alone is passed on.
     let failed = |cause| Error::io("set up", "signal handling", &cause);
-    let _held_off = sys::hold_off_signals(&[SIGINT, SIGQUIT, SIGTERM, SIGHUP]).map_err(failed)?;
+    let forwarder = match sys::is_in_foreground() {
+        true => Forwarder::new(&[SIGTERM, SIGHUP], &[SIGINT, SIGQUIT]),
+        false => Forwarder::new(&[SIGTERM, SIGHUP, SIGINT, SIGQUIT], &[]),
+    };
+    let forwarder = forwarder.map_err(failed)?;
     let mut command = Command::new(program);
     command.args(arguments);
     command.env("TEMPORAL_SERVICE_ADDRESS", address).env("TEMPORAL_ADDRESS", address);
@@ -81,11 +85,7 @@ fn run_command(context: &Context<'_>, address: &str, program: &OsStr, arguments:
         command.env("TEMPORAL_NAMESPACE", "default");
     }
     let mut child = command.spawn().map_err(|cause| cannot_run(program, &cause))?;
-    let passed_on: &[i32] = match sys::is_in_foreground() {
-        true => &[SIGTERM, SIGHUP],
-        false => &[SIGTERM, SIGHUP, SIGINT, SIGQUIT],
-    };
-    let _forwarded = sys::forward_signals(passed_on, child.id()).map_err(failed)?;
+    forwarder.set_target(child.id());
     let status = child.wait().map_err(|cause| Error::io("wait for", program.display(), &cause))?;
     Ok(match (status.code(), status.signal()) {
         (Some(code), _) => code as u8,

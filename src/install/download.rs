@@ -265,7 +265,7 @@ impl Http<'_> {
                     .hint("set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"),
             ),
             code @ (408 | 500..=599) => {
-                let after = after.map(|after| after.min(MAX_RETRY_AFTER));
+                let after = after.filter(|after| *after <= MAX_RETRY_AFTER);
                 Failure::Passing { cause: format!("{host} answered HTTP {code}"), after }
             }
             code => failed(

@@ -1,0 +1,12 @@
+//! Black-box tests: the built program, a stand-in for Temporal, and a network
+//! on loopback.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cli;
+mod download;
+mod external;
+mod install;
+mod lifecycle;
+mod run;

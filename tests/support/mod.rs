@@ -1,0 +1,92 @@
+//! What the tests of the built program share.
+//!
+//! `Home` is one machine's worth of stigmer: an empty home, two free ports, a
+//! clean environment, and an end for every process that was started in it.
+//! `ReleaseServer` and `Proxy` are the network, on loopback; `archive` makes
+//! what is downloaded; `stand_in` is a `temporal` that misbehaves on request;
+//! `Pty` is a terminal.
+//!
+//! `STIGMER_TEST_BINARY` names another build of the program to be tested;
+//! `STIGMER_KEEP_HOMES`, when it is set, leaves the homes to be looked at.
+
+// Each test crate uses its own part.
+#![allow(dead_code, unused_imports)]
+// Signals, terminals and socket options need the C library.
+#![allow(unsafe_code)]
+
+pub mod archive;
+pub mod home;
+pub mod http;
+pub mod json;
+pub mod process;
+pub mod proxy;
+pub mod pty;
+pub mod server;
+pub mod stand_in_build;
+pub mod tls;
+#[cfg(target_os = "linux")]
+pub mod trace;
+
+pub use archive::{Archive, platform, sha256};
+pub use home::Home;
+pub use process::{Outcome, Running, Stigmer};
+pub use proxy::Proxy;
+pub use pty::Pty;
+pub use server::{Cut, File, Gate, ReleaseServer, Reply, Request};
+pub use stand_in_build::stand_in;
+pub use tls::Authority;
+
+use std::time::{Duration, Instant};
+
+/// Far beyond what anything here takes: a test that reaches it has failed.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` gives something. None when the time is up: the
+/// caller knows what to show.
+pub fn wait_until<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = condition() {
+            return Some(value);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Waits until `condition` holds. With a home at hand use `Home::wait_for`,
+/// which shows its logs.
+#[track_caller]
+pub fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    if wait_until(limit, || condition().then_some(())).is_none() {
+        panic!("gave up after {limit:?} waiting for {what}");
+    }
+}
+
+/// Runs `work` for each item, so many at a time: most of a test is waiting.
+pub fn in_parallel<T: Send>(threads: usize, items: impl IntoIterator<Item = T>, work: impl Fn(T) + Sync) {
+    let items = std::sync::Mutex::new(items.into_iter().collect::<std::collections::VecDeque<T>>());
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    loop {
+                        let next = items.lock().unwrap().pop_front();
+                        match next {
+                            Some(item) => work(item),
+                            None => return,
+                        }
+                    }
+                })
+            })
+            .collect();
+        for worker in workers {
+            // The worker's own message is the one to be seen.
+            if let Err(panic) = worker.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
+}
