@@ -590,8 +590,9 @@ fn usage_error(command: &CommandSpec, message: String) -> Error {
 
 /// Adds the nearest of `candidates` as the hint; gives the error back when none is near.
 fn suggest(error: Error, typed: &str, candidates: &[&str], prefix: &str) -> Result<Error, Error> {
-    let nearest = candidates.iter().map(|candidate| (distance(typed, candidate), candidate)).min();
-    match nearest {
+    // What begins with the typed letters is meant before what merely resembles them.
+    let rank = |candidate: &&&str| (!candidate.starts_with(typed), distance(typed, candidate));
+    match candidates.iter().min_by_key(rank).map(|candidate| (distance(typed, candidate), candidate)) {
         Some((steps, candidate)) if steps <= 1 + candidate.len() / 4 || candidate.starts_with(typed) => {
             Ok(error.hint(format!("did you mean '{prefix}{candidate}'?")))
         }
@@ -725,6 +726,7 @@ mod tests {
             ("local strat", "did you mean 'stigmer local start'?"),
             ("local start --prot 1", "did you mean '--port'?"),
             ("local start --detatch", "did you mean '--detach'?"),
+            ("local start --temporal-vers 1", "did you mean '--temporal-version'?"),
             ("completions bsh", "did you mean 'bash'?"),
             ("local frobnicate", "stigmer local --help"),
         ] {

@@ -8,6 +8,8 @@ use std::io;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+const IN_THE_WAY: &str = "something else is in the way there; move it, or set STIGMER_HOME to another directory";
+
 /// A failure as the user reads it: `error: WHAT: WHY`, the end of Temporal's
 /// log where it explains the failure, and `hint: WHAT TO DO`.
 #[derive(Debug)]
@@ -47,6 +49,8 @@ impl Error {
             io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
                 error.hint("make it writable for you, or set STIGMER_HOME to a directory that is")
             }
+            io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => error.hint(IN_THE_WAY),
+            _ if cause.raw_os_error() == Some(libc::ELOOP) => error.hint(IN_THE_WAY),
             _ => error,
         }
     }

@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::sys;
 
 /// Moves everything from `~/.stigmer`.
 pub const HOME_VARIABLE: &str = "STIGMER_HOME";
@@ -75,6 +76,7 @@ impl Home {
     /// Makes the directories, for the user alone.
     pub fn create(&self) -> Result<()> {
         create_private(&self.root)?;
+        check_owner(&self.root)?;
         for name in ["bin", "data", "logs", "run"] {
             create_private(&self.root.join(name))?;
         }
@@ -89,6 +91,18 @@ impl Home {
             None => path.display().to_string(),
         }
     }
+}
+
+/// In a directory of somebody else, somebody else says what we execute. Root
+/// may use any: a mounted volume often belongs to the user outside.
+fn check_owner(path: &Path) -> Result<()> {
+    let metadata = std::fs::metadata(path).map_err(|cause| Error::io("read", path.display(), &cause))?;
+    let me = sys::effective_user();
+    if me == 0 || [me, 0].contains(&metadata.uid()) {
+        return Ok(());
+    }
+    Err(Error::new(format!("cannot use {}: it belongs to another user (uid {})", path.display(), metadata.uid()))
+        .hint(format!("set {HOME_VARIABLE} to a directory of your own")))
 }
 
 fn create_private(path: &Path) -> Result<()> {

@@ -9,6 +9,10 @@ use std::path::Path;
 use super::release::Platform;
 use crate::error::{Error, Result};
 
+/// How executables begin: ELF, Mach-O for one and for several platforms,
+/// scripts, and Windows' programs, which are told as such.
+const MAGICS: [&[u8]; 5] = [b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"#!", b"MZ"];
+
 /// Checks `path`, which `named_by` told us to use.
 pub fn check(path: &Path, named_by: &str) -> Result<()> {
     let failed = |why: &str| Error::new(format!("cannot use {} ({named_by}): {why}", path.display()));
@@ -24,7 +28,11 @@ pub fn check(path: &Path, named_by: &str) -> Result<()> {
     }
     let mut start = Vec::new();
     // An executable that may not be read is still one.
-    let _ = File::open(path).and_then(|file| file.take(20).read_to_end(&mut start));
+    let Ok(_) = File::open(path).and_then(|file| file.take(20).read_to_end(&mut start)) else { return Ok(()) };
+    if !MAGICS.iter().any(|magic| start.starts_with(magic)) {
+        // The system would have a shell run it, line by line.
+        return Err(failed("it is neither a program nor a script").hint("give the path of a Temporal CLI executable"));
+    }
     match (built_for(&start), Platform::current()) {
         (Some(built_for), Ok(this)) if built_for != this => {
             Err(failed(&format!("it is built for {built_for}, this machine is {this}"))

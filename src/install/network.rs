@@ -162,10 +162,11 @@ impl Client {
             }
             url = next;
         }
-        Err(Fault::Final(Error::new(format!(
-            "more than {MAX_REDIRECTS} redirects, the last to {}",
-            without_credentials(&url)
-        ))))
+        let last = without_credentials(&url);
+        Err(Fault::Final(
+            Error::new(format!("more than {MAX_REDIRECTS} redirects, the last to {last}"))
+                .hint("check --mirror, and whether a proxy or a login page answers instead of the server"),
+        ))
     }
 
     fn get_once(&self, uri: &Uri, headers: &[(&str, String)]) -> Result<Response<Body>, Fault> {
