@@ -169,19 +169,15 @@ static SERVER_OPTIONS: &[&OptionSpec] = &[
     &MIRROR,
     &OFFLINE,
 ];
-static START_OPTIONS: &[&OptionSpec] = &[
-    &DETACH,
-    &PORT,
-    &UI_PORT,
-    &IP,
-    &TEMPORAL_HOST,
-    &TEMPORAL_ARG,
-    &READY_TIMEOUT,
-    &TEMPORAL_VERSION,
-    &TEMPORAL_BIN,
-    &MIRROR,
-    &OFFLINE,
-];
+static START_OPTIONS: &[&OptionSpec] = &{
+    let mut options = [&DETACH; 1 + SERVER_OPTIONS.len()];
+    let mut index = 0;
+    while index < SERVER_OPTIONS.len() {
+        options[1 + index] = SERVER_OPTIONS[index];
+        index += 1;
+    }
+    options
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Name {

@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::support::archive::{VERSION, asset_path, small_release};
 use crate::support::json::{self, Value};
 use crate::support::process::{append_to, binary, signal};
 use crate::support::pty::rendered;
@@ -494,6 +495,25 @@ fn status_tells_all_about_a_running_daemon() {
     text.success().stdout_has("running and ready").stdout_has(&address).stdout_has(&url);
     text.stdout_has(&last_start(&home).to_string()).stdout_has(&daemon_pid(&home).to_string());
     stop(&home);
+}
+
+#[test]
+fn status_and_stop_are_right_while_it_installs() {
+    let home = Home::new();
+    let server = ReleaseServer::with_release(VERSION, small_release());
+    let gate = Gate::new();
+    server.script(&asset_path(VERSION), [Reply::Cut(1000, Cut::Hold(gate.clone()))]);
+    let daemon = home.stigmer(["local", "start"]).with_mirror(VERSION, server.base()).spawn();
+    gate.wait_until_reached();
+    wait_for_phase(&home, "installing");
+    let (code, state) = status(&home);
+    assert_eq!((code, &state["running"], &state["ready"]), (1, &Value::Bool(true), &Value::Bool(false)));
+    home.stigmer(["local", "status"]).run().exits_with(1).stdout_has("installing");
+    stop(&home);
+    let outcome = daemon.wait();
+    outcome.stdout_lacks("Ready");
+    assert_eq!(home.bin_names(), [""; 0]);
+    gate.open();
 }
 
 #[test]
