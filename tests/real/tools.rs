@@ -1,0 +1,182 @@
+//! Temporal's executable, its SDK, and what the tests here do with them.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::support::*;
+
+pub const PINNED: &str = "1.9.1";
+pub const OLDER: &str = "1.8.3";
+
+/// What had to be fetched before a test here can run.
+pub struct Tools {
+    /// A directory laid out as the releases are.
+    pub mirror: PathBuf,
+    /// The Python that has the SDK.
+    pub python: PathBuf,
+    /// The pinned executable, for tests that install nothing.
+    pub temporal: PathBuf,
+}
+
+/// None where this machine has no python3 or pip, which is told loudly; on CI
+/// that is a failure.
+pub fn tools() -> Option<&'static Tools> {
+    static TOOLS: OnceLock<Option<Tools>> = OnceLock::new();
+    TOOLS.get_or_init(fetch).as_ref()
+}
+
+fn fetch() -> Option<Tools> {
+    if !runs("python3", &["-m", "pip", "--version"]) || !runs("python3", &["-c", "import venv, ensurepip"]) {
+        let why = "python3 with pip and venv is missing (on Debian: python3-pip python3-venv)";
+        assert!(std::env::var_os("CI").is_none_or(|value| value != "true"), "cannot test the real Temporal: {why}");
+        // Past libtest, which shows nothing of a test that passes.
+        let text = format!("\n*** SKIPPED: the tests on the real Temporal were NOT run: {why} ***\n\n");
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        return None;
+    }
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let mirror = target.join("mirror");
+    let python = target.join("python");
+    script("mirror.py", &[mirror.as_os_str().to_str().unwrap(), "--version", PINNED, "--version", OLDER]);
+    script("sdk.py", &[python.to_str().unwrap()]);
+    let temporal = unpack(&archive_of(&mirror, PINNED));
+    Some(Tools { mirror, python: python.join("bin/python"), temporal })
+}
+
+fn runs(program: &str, arguments: &[&str]) -> bool {
+    let status = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+fn script(name: &str, arguments: &[&str]) {
+    let output = Command::new("python3").arg("-B").arg(here(name)).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The executable of an archive, unpacked once and kept beside it.
+fn unpack(archive: &Path) -> PathBuf {
+    let executable = archive.with_file_name(format!("temporal-{PINNED}"));
+    if !executable.exists() {
+        let partial = archive.with_file_name(format!(".temporal.{}", std::process::id()));
+        let file = std::fs::File::create(&partial).unwrap();
+        let status = Command::new("tar").arg("xzOf").arg(archive).arg("temporal").stdout(file).status().unwrap();
+        assert!(status.success(), "cannot unpack {}", archive.display());
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&partial, mode).unwrap();
+        std::fs::rename(partial, &executable).unwrap();
+    }
+    executable
+}
+
+pub fn archive_of(mirror: &Path, version: &str) -> PathBuf {
+    mirror.join(archive::asset_path(version).trim_start_matches('/'))
+}
+
+/// A file beside this one.
+pub fn here(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real").join(name)
+}
+
+/// How often a long test repeats itself: `few` times, or `full` on request.
+pub fn rounds(few: usize, full: usize) -> usize {
+    if std::env::var_os("STIGMER_FULL").is_some_and(|value| !value.is_empty()) { full } else { few }
+}
+
+/// A home in which the real executable need not be installed.
+pub fn start<'h>(home: &'h Home, tools: &Tools) -> Stigmer<'h> {
+    home.stigmer(["local", "start"]).env("STIGMER_TEMPORAL_BIN", &tools.temporal)
+}
+
+pub fn start_detached<'h>(home: &'h Home, tools: &Tools) -> Stigmer<'h> {
+    start(home, tools).args(["--detach"])
+}
+
+/// A script of this directory, as a client of the Temporal at `port`.
+pub fn client<'h, S: AsRef<std::ffi::OsStr>>(
+    home: &'h Home,
+    tools: &Tools,
+    port: u16,
+    arguments: impl IntoIterator<Item = S>,
+) -> Stigmer<'h> {
+    Stigmer::of_program(home, tools.python.as_os_str(), ["-B"])
+        .args([here("workflows.py")])
+        .args(arguments)
+        .env("TEMPORAL_ADDRESS", format!("127.0.0.1:{port}"))
+}
+
+/// Runs a workflow to its end; fails unless result and history are as they must be.
+#[track_caller]
+pub fn run_workflow(home: &Home, tools: &Tools, id: &str) {
+    check_workflow(&client(home, tools, home.port(), ["run", id]).run(), id);
+}
+
+/// The same of a workflow that ended earlier.
+#[track_caller]
+pub fn read_workflow(home: &Home, tools: &Tools, id: &str) {
+    check_workflow(&client(home, tools, home.port(), ["read", id]).run(), id);
+}
+
+#[track_caller]
+pub fn check_workflow(told: &Outcome<'_>, id: &str) {
+    told.success().stdout_has(&format!("\"result\": \"Hello, {id}! Waited"));
+    for event in
+        ["workflow_execution_started", "activity_task_completed", "timer_fired", "workflow_execution_completed"]
+    {
+        told.stdout_has(&format!("\"{event}\""));
+    }
+}
+
+/// A field of `status --json`; None when it is null.
+pub fn status(home: &Home, field: &str) -> Option<String> {
+    let json = home.stigmer(["local", "status", "--json"]).run().stdout;
+    let (_, rest) = json.split_once(&format!("\"{field}\":"))?;
+    let value = rest.split([',', '}']).next()?.trim_matches('"');
+    (value != "null").then(|| value.to_owned())
+}
+
+pub fn temporal_pid(home: &Home) -> Option<u32> {
+    status(home, "temporal_pid")?.parse().ok()
+}
+
+pub fn is_ready(home: &Home) -> bool {
+    status(home, "ready").as_deref() == Some("true")
+}
+
+/// Sends a signal to a process that this test started.
+#[allow(unsafe_code)]
+pub fn signal(pid: u32, number: i32) {
+    // SAFETY: no memory is involved.
+    unsafe { libc::kill(pid as i32, number) };
+}
+
+/// Whether something accepts connections there.
+pub fn answers(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_ok()
+}
+
+/// Moments for faults, the same again for the same seed.
+pub struct Moments(u64);
+
+impl Moments {
+    /// The seed is shown when the test fails.
+    pub fn new() -> Moments {
+        let chosen = std::env::var("STIGMER_SEED").ok().and_then(|text| text.parse().ok());
+        let seed = chosen.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64);
+        println!("STIGMER_SEED={seed}");
+        Moments(seed)
+    }
+
+    pub fn within(&mut self, limit: Duration) -> Duration {
+        // splitmix64
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        Duration::from_micros(bits % limit.as_micros() as u64)
+    }
+}
