@@ -63,14 +63,13 @@ pub fn serve(
     if let Some(left) = &State::load(home) {
         supervisor::stop_orphan(left, terminal);
     }
-    let events = Events::new()?;
     let state = match config {
         Config::Managed(managed) => new_state(Mode::Managed, lifetime, managed.local_address().to_string()),
         Config::External(external) => new_state(Mode::External, lifetime, external.address.value.to_string()),
     };
     match config {
-        Config::Managed(managed) => serve_managed(context, managed, events, state, terminal, on_ready),
-        Config::External(external) => serve_external(context, external, events, state, terminal, on_ready),
+        Config::Managed(managed) => serve_managed(context, managed, state, terminal, on_ready),
+        Config::External(external) => serve_external(context, external, state, terminal, on_ready),
     }?;
     Ok(Served::Stopped)
 }
@@ -95,12 +94,12 @@ fn new_state(mode: Mode, lifetime: Lifetime, address: String) -> State {
 fn serve_managed(
     context: &Context<'_>,
     config: &Managed,
-    events: Events,
     mut state: State,
     terminal: &mut Terminal,
     on_ready: &mut dyn FnMut(&mut Terminal),
 ) -> Result<()> {
     let home = context.home;
+    let events = Events::new()?;
     state.ui_url = config.ui_url();
     state.phase = Phase::Installing;
     supervisor::publish(&state, home, terminal);
@@ -121,13 +120,14 @@ fn serve_managed(
 fn serve_external(
     context: &Context<'_>,
     config: &External,
-    mut events: Events,
     mut state: State,
     terminal: &mut Terminal,
     on_ready: &mut dyn FnMut(&mut Terminal),
 ) -> Result<()> {
     supervisor::publish(&state, context.home, terminal);
+    // Until it is reached a signal may end this process as it would any other.
     external::connect(config, terminal)?;
+    let mut events = Events::new()?;
     terminal.line(Mark::Info, "Skipping local Temporal startup");
     state.phase = Phase::Ready;
     state.sessions = 1;
