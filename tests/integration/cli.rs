@@ -41,7 +41,7 @@ fn help_comes_on_stdout_for_every_command_and_fits_a_screen() {
         }
         screens.push(home.stigmer(["help"]).args(words(command)).run());
         for outcome in &screens {
-            outcome.success().stdout_has(&format!("\n\nUsage: stigmer {command}").trim_end());
+            outcome.success().stdout_has(format!("\n\nUsage: stigmer {command}").trim_end());
             assert_eq!(outcome.stderr, "");
             assert_eq!(outcome.stdout, screens[0].stdout);
         }
@@ -89,7 +89,7 @@ fn near_misses_are_suggested_on_stderr() {
         ("local start --temporal-vers 1", "--temporal-version"),
         ("local status --jsno", "--json"),
         ("local logs --folow", "--follow"),
-        ("completions fsh", "fish"),
+        ("completions fihs", "fish"),
     ] {
         let outcome = home.stigmer(words(line)).run();
         outcome.exits_with(2);
@@ -465,8 +465,8 @@ fn executable_cases() -> Vec<Case> {
         line("local start --temporal-bin /", 1, &["--temporal-bin"]),
         with_bin("--temporal-bin is not executable", &["temporal-cli", "executable"], b"#!/bin/sh\n", 0o644),
         with_bin("its interpreter is missing", &["temporal-cli"], b"#!/no/such/interpreter\n", 0o755),
-        with_bin("it is no program", &["temporal-cli", "no executable"], b"\x7fNOT", 0o755),
-        with_bin("it is empty", &["temporal-cli", "no executable"], b"", 0o755),
+        with_bin("it is no program", &["temporal-cli", "neither a program"], b"\x7fNOT", 0o755),
+        with_bin("it is empty", &["temporal-cli", "neither a program"], b"", 0o755),
         line("local run -- no-such-command", 127, &["no-such-command"]),
         line("local run -- /", 126, &["/"]),
     ]

@@ -150,6 +150,19 @@ fn one_that_answers_no_health_check_counts_and_is_told_so() {
 }
 
 #[test]
+fn ctrl_c_does_not_wait_for_a_silent_address() {
+    let address = server(|mut stream| {
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let home = Home::new();
+    let mut start = home.stigmer(["local", "start", "--temporal-host", &address]).spawn();
+    start.wait_for_stdout("Using external Temporal");
+    start.signal(libc::SIGINT);
+    start.wait().stdout_lacks("Ready");
+    home.assert_quiet();
+}
+
+#[test]
 fn one_that_does_not_serve_in_time_is_an_error() {
     let (other, address) = elsewhere();
     other.behave("never-serve");

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::support::archive::{VERSION, asset_path, small_release};
 use crate::support::json::{self, Value};
@@ -532,6 +533,48 @@ fn status_and_stop_are_right_while_it_starts() {
 }
 
 #[test]
+fn a_detached_start_that_is_interrupted_leaves_nothing() {
+    for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let home = home();
+        home.behave("slow-start 60000");
+        let start = home.stigmer(["local", "start", "--detach"]).spawn();
+        wait_for_phase(&home, "starting");
+        start.signal(number);
+        start.wait().fails_with(&["cannot start the daemon", "stopped before it was ready"]);
+        home.wait_until_quiet(LIMIT);
+        assert_eq!(status(&home).0, 3);
+    }
+}
+
+#[test]
+fn a_detached_start_leaves_nothing_at_whatever_moment_it_is_interrupted() {
+    // Spread over its way from the exec to the waiting parent, which takes a
+    // few milliseconds.
+    in_parallel(4, 0..40, |number: u64| {
+        let home = home();
+        home.behave("slow-start 60000");
+        let start = home.stigmer(["local", "start", "--detach"]).spawn();
+        std::thread::sleep(Duration::from_micros(150 * number));
+        start.signal(libc::SIGINT);
+        assert_ne!(start.wait().code(), 0);
+        home.wait_until_quiet(LIMIT);
+    });
+}
+
+#[test]
+fn a_state_that_cannot_be_written_does_not_stop_the_daemon() {
+    let home = home();
+    fs::create_dir_all(home.path().join("run/daemon.state.partial/in-the-way")).unwrap();
+    let mut daemon = start(&home);
+    daemon.wait_for_stdout(&format!("[!] Cannot write {}", home.path().join("run/daemon.state").display()));
+    home.crash("1");
+    daemon.wait_for_stdout("[✓] Temporal is ready again");
+    daemon.signal(libc::SIGTERM);
+    daemon.wait().success();
+    home.assert_quiet();
+}
+
+#[test]
 fn a_start_waits_for_another_that_is_under_way() {
     let home = home();
     home.behave("slow-start 800");
@@ -603,8 +646,9 @@ fn a_stop_during_a_restart_wins() {
     home.wait_for("the second server", || home.starts().len() == 2);
     wait_for_phase(&home, "restarting");
     home.stigmer(["local", "status"]).run().exits_with(1).stdout_has("restarting");
-    stop(&home);
+    home.stigmer(["local", "stop"]).run().success();
     let outcome = restart.wait();
+    home.assert_quiet();
     assert!(outcome.fails_with(&["cannot restart Temporal"]).hint().is_some());
 }
 

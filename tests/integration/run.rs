@@ -259,6 +259,20 @@ fn a_server_that_cannot_start_fails_the_run_before_the_command() {
 }
 
 #[test]
+fn a_run_that_is_interrupted_before_its_command_leaves_nothing() {
+    for number in [libc::SIGINT, libc::SIGTERM] {
+        let home = home();
+        home.behave("slow-start 60000");
+        let run = run_shell(&home, "echo begun > begun").spawn();
+        home.wait_for("the start", || home.state_field("phase").as_deref() == Some("starting"));
+        run.signal(number);
+        assert_ne!(run.wait().code(), 0);
+        assert!(!note(&home, "begun").exists());
+        home.wait_until_quiet(LIMIT);
+    }
+}
+
+#[test]
 fn sigterm_reaches_the_command_and_its_answer_is_passed_on() {
     for (number, name) in [(libc::SIGTERM, "TERM"), (libc::SIGHUP, "HUP"), (libc::SIGINT, "INT")] {
         let home = home();
