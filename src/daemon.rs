@@ -200,16 +200,19 @@ pub fn detach(
     context.home.create()?;
     let failed = |cause| Error::io("start", "the background process", &cause);
     let (mut ready, notify) = sys::pipe().map_err(failed)?;
+    // A start that is interrupted takes its daemon down too, however early.
+    let signals = [SIGINT, SIGTERM, SIGHUP];
+    let blocked = sys::block_signals(&signals).map_err(failed)?;
     match sys::fork().map_err(failed)? {
         Fork::Parent(pid) => {
             drop(notify);
-            // A start that is interrupted takes its daemon down too.
-            let forwarder = Forwarder::new(&[SIGINT, SIGTERM, SIGHUP], &[]).map_err(failed)?;
+            let forwarder = Forwarder::new(&signals, &[]).map_err(failed)?;
             forwarder.set_target(pid);
+            drop(blocked);
             wait_until_ready(&mut ready, pid)
         }
         Fork::Child => {
-            drop(ready);
+            drop((ready, blocked));
             if let Some(usage) = usage {
                 sys::close_inherited(usage.file());
             }

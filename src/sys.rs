@@ -273,6 +273,34 @@ impl Forwarder {
     }
 }
 
+/// Keeps signals waiting as long as this value lives.
+pub struct SignalBlock {
+    before: libc::sigset_t,
+}
+
+/// From now on `signals` wait. A forked child inherits this, but none that wait.
+pub fn block_signals(signals: &[i32]) -> io::Result<SignalBlock> {
+    // SAFETY: signal sets are plain data; the pointers are to our own.
+    unsafe {
+        let (mut set, mut before) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigemptyset(&mut set);
+        for signal in signals {
+            libc::sigaddset(&mut set, *signal);
+        }
+        match libc::pthread_sigmask(libc::SIG_BLOCK, &set, &mut before) {
+            0 => Ok(SignalBlock { before }),
+            number => Err(io::Error::from_raw_os_error(number)),
+        }
+    }
+}
+
+impl Drop for SignalBlock {
+    fn drop(&mut self) {
+        // SAFETY: the set is the one that was in force.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
+    }
+}
+
 /// SIGINT, SIGTERM and SIGHUP remove the file before they end the process, as
 /// they do by default.
 pub fn remove_on_signal(path: &Path) -> io::Result<Handlers> {

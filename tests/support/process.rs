@@ -47,6 +47,7 @@ impl<'h> Stigmer<'h> {
         arguments: impl IntoIterator<Item = S>,
     ) -> Stigmer<'h> {
         let mut command = Command::new(program);
+        with_default_signals(&mut command);
         command.env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
         command.env("HOME", home.user());
@@ -424,4 +425,18 @@ pub fn append_to(path: &Path) -> File {
 pub fn signal(pid: u32, number: i32) {
     // SAFETY: no memory is involved.
     unsafe { libc::kill(pid as i32, number) };
+}
+
+/// What the test runner was told to ignore (`nohup`, a background job of a
+/// script) is not to be inherited by what is tested.
+fn with_default_signals(command: &mut Command) {
+    // SAFETY: the closure calls only async-signal-safe functions.
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(command, || {
+            for number in [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP, libc::SIGTSTP, libc::SIGCONT] {
+                libc::signal(number, libc::SIG_DFL);
+            }
+            Ok(())
+        });
+    }
 }
