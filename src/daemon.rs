@@ -152,6 +152,7 @@ enum Found {
 fn lock_or_find(home: &Home, lifetime: Lifetime, terminal: &mut Terminal) -> Result<Found> {
     let began = Instant::now();
     let mut explained = false;
+    let mut asked_to_stay = false;
     loop {
         if let Some(lock) = Lock::try_exclusive(&home.daemon_lock())? {
             return Ok(Found::Lock(lock));
@@ -161,10 +162,14 @@ fn lock_or_find(home: &Home, lifetime: Lifetime, terminal: &mut Terminal) -> Res
         let state = State::load(home).filter(|state| state.daemon.is_alive_under_lock());
         if let Some(state) = state {
             if state.phase == Phase::Ready {
-                if lifetime == Lifetime::Kept && state.lifetime == Lifetime::Shared {
+                if lifetime == Lifetime::Shared || state.lifetime == Lifetime::Kept {
+                    return Ok(Found::Ready(state));
+                }
+                // It is there for a `run`. Until it says that it stays, it may
+                // stop with that.
+                if !std::mem::replace(&mut asked_to_stay, true) {
                     sys::signal(state.daemon.pid, KEEP_SIGNAL);
                 }
-                return Ok(Found::Ready(state));
             }
             if !explained && began.elapsed() > EXPLAIN_AFTER {
                 let doing = match state.phase {

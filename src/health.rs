@@ -34,7 +34,7 @@ pub enum Health {
 pub fn check(address: SocketAddr, deadline: Instant, interrupt: Option<BorrowedFd<'_>>) -> Health {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
-        return Health::Silent;
+        return Health::Unreachable("no connection in time".into());
     }
     let mut stream = match TcpStream::connect_timeout(&address, left) {
         Ok(stream) => stream,
@@ -55,6 +55,13 @@ pub fn check(address: SocketAddr, deadline: Instant, interrupt: Option<BorrowedF
             Ready::TimedOut if Instant::now() >= deadline => return Health::Silent,
             Ready::TimedOut => continue,
             Ready::First => {}
+        }
+        // A peer that never stops talking answers nothing either.
+        if Instant::now() >= deadline {
+            return Health::Silent;
+        }
+        if received.len() > MAX_ANSWER {
+            return Health::NoGrpc;
         }
         match stream.read(&mut buffer) {
             Ok(0) => return Health::NoGrpc,
@@ -77,6 +84,8 @@ const SERVICE: &[u8] = b"temporal.api.workflowservice.v1.WorkflowService";
 const SERVING: u8 = 1;
 const NOT_SERVING: u8 = 2;
 
+/// Temporal's answer has about 150 bytes.
+const MAX_ANSWER: usize = 64 << 10;
 const FRAME_DATA: u8 = 0;
 const FRAME_HEADERS: u8 = 1;
 const FRAME_RST_STREAM: u8 = 3;
@@ -255,6 +264,23 @@ mod tests {
         }
         assert_eq!(read_answer(b"HTTP/1.1 400 Bad Request\r\n"), Answer::NotHttp2);
         assert_eq!(read_answer(&[21, 3, 1, 0, 2, 2, 80]), Answer::NotHttp2);
+    }
+
+    #[test]
+    fn a_peer_that_floods_is_left_in_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let flood = std::thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            let mut ping = Vec::new();
+            push_frame(&mut ping, FRAME_SETTINGS, 0, 0, &[]);
+            while stream.write_all(&ping).is_ok() {
+                push_frame(&mut ping, 6, 0, 0, &[0; 8]);
+            }
+        });
+        let health = check(address, after(Duration::from_secs(60)), None);
+        assert_eq!(health, Health::NoGrpc);
+        flood.join().unwrap();
     }
 
     #[test]

@@ -79,6 +79,7 @@ impl Home {
         check_owner(&self.root)?;
         for name in ["bin", "data", "logs", "run"] {
             create_private(&self.root.join(name))?;
+            check_owner(&self.root.join(name))?;
         }
         Ok(())
     }
@@ -98,8 +99,14 @@ impl Home {
 fn check_owner(path: &Path) -> Result<()> {
     let metadata = std::fs::metadata(path).map_err(|cause| Error::io("read", path.display(), &cause))?;
     let me = sys::effective_user();
-    if me == 0 || [me, 0].contains(&metadata.uid()) {
+    let mode = metadata.mode();
+    let open_to_all = mode & 0o002 != 0 && mode & 0o1000 == 0;
+    if me == 0 || ([me, 0].contains(&metadata.uid()) && !open_to_all) {
         return Ok(());
+    }
+    if open_to_all {
+        return Err(Error::new(format!("cannot use {}: everybody may write to it", path.display()))
+            .hint(format!("chmod o-w {}", path.display())));
     }
     Err(Error::new(format!("cannot use {}: it belongs to another user (uid {})", path.display(), metadata.uid()))
         .hint(format!("set {HOME_VARIABLE} to a directory of your own")))

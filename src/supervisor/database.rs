@@ -35,8 +35,9 @@ impl Database {
     pub fn open(path: PathBuf, events: &mut Events, terminal: &mut Terminal) -> Result<Option<Database>> {
         // One name for one file, whatever links lead to it.
         let directory = path.parent().unwrap_or(Path::new("/"));
-        let path = match (fs::canonicalize(directory), path.file_name()) {
-            (Ok(directory), Some(name)) => directory.join(name),
+        let path = match (fs::canonicalize(&path), fs::canonicalize(directory), path.file_name()) {
+            (Ok(path), ..) => path,
+            (_, Ok(directory), Some(name)) => directory.join(name),
             _ => path,
         };
         let began = Instant::now();

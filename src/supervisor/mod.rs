@@ -151,7 +151,8 @@ impl<'a> Supervisor<'a> {
                 Watched::RestartRequested => {
                     self.publish(Phase::Restarting);
                     self.terminal.line(Mark::Info, "Restarting Temporal.");
-                    if self.stop(server, STOP_GRACE) == StopAsked::Again {
+                    if self.stop(server, STOP_GRACE, 0) > 0 {
+                        self.terminal.line(Mark::Done, "Temporal stopped.");
                         return Ok(());
                     }
                     self.start_again(Duration::ZERO)?
@@ -161,7 +162,8 @@ impl<'a> Supervisor<'a> {
                     self.terminal.line(Mark::Warning, "Temporal does not answer any more; stopping it.");
                     let serving_since = server.serving_since;
                     self.publish(Phase::Restarting);
-                    if self.stop(server, HUNG_GRACE) == StopAsked::Again {
+                    if self.stop(server, HUNG_GRACE, 0) > 0 {
+                        self.terminal.line(Mark::Done, "Temporal stopped.");
                         return Ok(());
                     }
                     self.recover_after(serving_since, "not answering health checks")?
@@ -206,10 +208,6 @@ impl<'a> Supervisor<'a> {
         })?;
         let pid = server.pid();
         self.state.temporal = Some(Process::of(pid));
-        // Until exec the child is still this program.
-        if let Some(process) = &mut self.state.temporal {
-            process.executable = std::fs::canonicalize(&self.installed.executable).ok();
-        }
         let phase = if announce { Phase::Starting } else { Phase::Restarting };
         self.publish(phase);
         if announce {
@@ -236,8 +234,10 @@ impl<'a> Supervisor<'a> {
             }
             let now = Instant::now();
             if now >= deadline {
-                self.stop(server, HUNG_GRACE);
-                return Started::Failed(Fault::TimedOut);
+                return match self.stop(server, HUNG_GRACE, 0) {
+                    0 => Started::Failed(Fault::TimedOut),
+                    _ => Started::StopRequested,
+                };
             }
             let health = health::check(address, deadline.min(now + HEALTH_TIMEOUT), Some(self.events.pending()));
             // Another program may have answered on the port while ours failed.
@@ -300,7 +300,17 @@ impl<'a> Supervisor<'a> {
     /// Whether every `run` for which this daemon was started is gone without
     /// having stopped it, as after a kill -9.
     fn is_unused(&self) -> bool {
-        self.state.lifetime == Lifetime::Shared && matches!(Lock::try_exclusive(&self.home.users_lock()), Ok(Some(_)))
+        if self.state.lifetime == Lifetime::Kept {
+            return false;
+        }
+        match Lock::try_exclusive(&self.home.users_lock()) {
+            // Held until this process is gone: a `run` that comes now waits.
+            Ok(Some(lock)) => {
+                std::mem::forget(lock);
+                true
+            }
+            _ => false,
+        }
     }
 
     fn recover(&mut self, server: Server, what: &str) -> Result<Option<Server>> {
@@ -383,14 +393,14 @@ impl<'a> Supervisor<'a> {
     fn stop_as_asked(&mut self, server: Server) {
         self.publish(Phase::Stopping);
         self.terminal.transient(Mark::Info, &format!("Stopping Temporal (PID: {})...", server.pid()));
-        self.stop(server, STOP_GRACE);
+        self.stop(server, STOP_GRACE, 1);
         self.terminal.line(Mark::Done, "Temporal stopped.");
     }
 
-    /// SIGTERM, and SIGKILL when `grace` is over or a stop is requested (again).
-    fn stop(&mut self, mut server: Server, grace: Duration) -> StopAsked {
+    /// SIGTERM, and SIGKILL when `grace` is over or a stop is requested for the
+    /// second time. Takes and returns how often one was requested.
+    fn stop(&mut self, mut server: Server, grace: Duration, mut asked: u32) -> u32 {
         let pid = server.pid();
-        let mut asked = StopAsked::No;
         server.terminate();
         let deadline = after(grace);
         let mut killed = false;
@@ -398,7 +408,11 @@ impl<'a> Supervisor<'a> {
             let event = self.events.wait((!killed).then_some(deadline));
             let why = match event {
                 Event::Stop => {
-                    asked = StopAsked::Again;
+                    asked += 1;
+                    if asked < 2 {
+                        self.publish(Phase::Stopping);
+                        continue;
+                    }
                     "as asked again"
                 }
                 Event::Deadline => "it did not stop in time",
@@ -492,12 +506,6 @@ impl<'a> Supervisor<'a> {
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum StopAsked {
-    No,
-    Again,
-}
-
 /// Tells other commands. A full disk must not stop the daemon.
 pub fn publish(state: &State, home: &Home, terminal: &mut Terminal) {
     if let Err(cause) = state.store(&home.state()) {
@@ -510,7 +518,7 @@ pub fn publish(state: &State, home: &Home, terminal: &mut Terminal) {
 /// Ends the Temporal that a daemon left when it was killed. One that cannot be
 /// told for sure is never signalled.
 pub fn stop_orphan(left: &State, terminal: &mut Terminal) {
-    let Some(orphan) = left.temporal.as_ref().filter(|orphan| is_same_process(orphan)) else { return };
+    let Some(orphan) = orphan(left) else { return };
     let pid = orphan.pid;
     terminal.line(Mark::Warning, &format!("Temporal of an earlier daemon still runs (PID: {pid}); stopping it."));
     sys::signal(pid, SIGTERM);
@@ -523,6 +531,11 @@ pub fn stop_orphan(left: &State, terminal: &mut Terminal) {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// The Temporal that still runs without the daemon that wrote `left`.
+pub fn orphan(left: &State) -> Option<&state::Process> {
+    left.temporal.as_ref().filter(|orphan| is_same_process(orphan) && !is_zombie(orphan.pid))
 }
 
 fn is_same_process(process: &state::Process) -> bool {
