@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -184,10 +184,13 @@ fn a_graceful_stop_leaves_no_grandchild_either() {
 fn a_port_taken_by_another_program_is_named_with_its_flag() {
     let home = home();
     for (port, flag) in [(home.port(), "--port"), (home.ui_port(), "--ui-port")] {
-        let _other = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let other = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let outcome = home.stigmer(["local", "start"]).run();
         outcome.fails_with(&[&format!("port {port}"), "another program"]);
         assert!(outcome.hint().unwrap().contains(&format!("{flag} ")), "{}", outcome.describe());
+        drop(other);
+        // Children that other tests just fork hold it for a moment longer.
+        home.wait_for("a free port", || TcpStream::connect(("127.0.0.1", port)).is_err());
     }
     assert_eq!(home.starts(), []);
     home.assert_quiet();

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{TcpStream, UdpSocket};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -277,7 +277,9 @@ impl Port {
             let number = FIRST_PORT + start.wrapping_add(COUNTER.fetch_add(1, Ordering::Relaxed)) % PORTS;
             let number = number as u16;
             let Ok(lock) = UdpSocket::bind(("127.0.0.1", number)) else { continue };
-            if TcpListener::bind(("0.0.0.0", number)).is_ok() {
+            // Asked by connecting: a socket that listened would live on for a
+            // moment in the children that other tests just fork.
+            if TcpStream::connect(("127.0.0.1", number)).is_err() {
                 return Port { number, _lock: lock };
             }
         }
