@@ -13,6 +13,8 @@ const MAX_SIZE: u64 = 10 << 20;
 const KEPT: u32 = 3;
 /// How much of a log's end an error may quote from.
 const MAX_QUOTED: u64 = 64 << 10;
+/// Characters of one line.
+const MAX_QUOTED_LINE: usize = 400;
 const BLOCK: u64 = 64 << 10;
 
 /// Opens `path` for append; a large one becomes `.1`, the older ones move on.
@@ -49,7 +51,11 @@ pub fn quote(path: &Path, start: u64, count: usize) -> Vec<String> {
     };
     let bytes = read().unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    let printable = |line: &str| line.chars().filter(|c| !c.is_control() || *c == '\t').take(400).collect();
+    let printable = |line: &str| {
+        let line: Vec<char> = line.chars().filter(|c| !c.is_control() || *c == '\t').collect();
+        // Of a long line the end: Temporal puts the cause last.
+        line[line.len().saturating_sub(MAX_QUOTED_LINE)..].iter().collect()
+    };
     let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(printable).collect();
     lines[lines.len().saturating_sub(count)..].to_vec()
 }
@@ -137,6 +143,8 @@ mod tests {
         let path = scratch("quote", b"old\nnew \x1b[31mred\n\n\xff\nlast\n");
         assert_eq!(quote(&path, 4, 9), ["new [31mred", "\u{fffd}", "last"]);
         assert_eq!(quote(&path, 4, 1), ["last"]);
+        fs::write(&path, format!("{}: the cause\n", "x".repeat(9000))).unwrap();
+        assert!(quote(&path, 0, 1)[0].ends_with("xx: the cause"));
         assert_eq!(quote(Path::new("/nonexistent"), 0, 9), [""; 0]);
         fs::remove_file(path).unwrap();
     }

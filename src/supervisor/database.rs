@@ -78,7 +78,12 @@ impl Database {
             return Ok(());
         }
         let mark = self.mark();
-        fs::write(&mark, "").map_err(|cause| Error::io("create", mark.display(), &cause))
+        match fs::File::create_new(&mark) {
+            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => {
+                Err(Error::io("create", mark.display(), &cause))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// To be called when a server serves from it.
