@@ -152,7 +152,7 @@ enum Found {
 fn lock_or_find(home: &Home, lifetime: Lifetime, terminal: &mut Terminal) -> Result<Found> {
     let began = Instant::now();
     let mut explained = false;
-    let mut asked_to_stay = false;
+    let mut asked_to_stay = None;
     loop {
         if let Some(lock) = Lock::try_exclusive(&home.daemon_lock())? {
             return Ok(Found::Lock(lock));
@@ -161,14 +161,19 @@ fn lock_or_find(home: &Home, lifetime: Lifetime, terminal: &mut Terminal) -> Res
         // moment, and twenty who look would see each other.
         let state = State::load(home).filter(|state| state.daemon.is_alive_under_lock());
         if let Some(state) = state {
-            if state.phase == Phase::Ready {
+            // A state that could not be rewritten, on a full disk, may tell of
+            // a Temporal that is gone.
+            let is_there = |temporal: &Process| temporal.is_alive_under_lock();
+            let serves = state.mode == Mode::External || state.temporal.as_ref().is_some_and(is_there);
+            if state.phase == Phase::Ready && serves {
                 if lifetime == Lifetime::Shared || state.lifetime == Lifetime::Kept {
                     return Ok(Found::Ready(state));
                 }
                 // It is there for a `run`. Until it says that it stays, it may
                 // stop with that.
-                if !std::mem::replace(&mut asked_to_stay, true) {
+                if asked_to_stay.as_ref() != Some(&state.daemon) {
                     sys::signal(state.daemon.pid, KEEP_SIGNAL);
+                    asked_to_stay = Some(state.daemon.clone());
                 }
             }
             if !explained && began.elapsed() > EXPLAIN_AFTER {

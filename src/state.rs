@@ -126,8 +126,20 @@ impl State {
         State::parse(&fs::read_to_string(home.state()).ok()?)
     }
 
-    /// Writes the state whole; a reader sees the old one or the new one.
+    /// Writes the state whole; a reader sees the old one or the new one. On a
+    /// full disk the old one is overwritten, which needs no room.
     pub fn store(&self, path: &Path) -> io::Result<()> {
+        self.replace(path).or_else(|cause| self.overwrite(path).map_err(|_| cause))
+    }
+
+    fn overwrite(&self, path: &Path) -> io::Result<()> {
+        let text = self.text();
+        let mut file = File::options().write(true).open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.set_len(text.len() as u64)
+    }
+
+    fn replace(&self, path: &Path) -> io::Result<()> {
         let partial = path.with_extension("state.partial");
         let _ = fs::remove_file(&partial);
         let mut file: File = File::options().write(true).create_new(true).mode(0o600).open(&partial)?;

@@ -416,7 +416,11 @@ impl<'a> Supervisor<'a> {
                     "as asked again"
                 }
                 Event::Deadline => "it did not stop in time",
-                _ => continue,
+                Event::Keep => {
+                    self.state.lifetime = Lifetime::Kept;
+                    continue;
+                }
+                Event::Child | Event::Restart => continue,
             };
             if !killed {
                 self.terminal.line(Mark::Warning, &format!("Killing Temporal (PID: {pid}): {why}."));
