@@ -52,8 +52,8 @@ ifeq ($(STATIC),rustup)
 	@rustup target list --installed 2>/dev/null | grep -qx $(TARGET) || { \
 	  echo "the target $(TARGET) is missing; add it with: rustup target add $(TARGET)" >&2; \
 	  echo "or build with Debian's toolchain: make static STATIC=.ci/static ARCH=$(ARCH)" >&2; exit 1; }
-	CARGO_TARGET_DIR=target/static RUSTFLAGS="--remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=cargo" \
-	  cargo build --locked --release --target $(TARGET)
+	CARGO_TARGET_DIR=target/static RUSTFLAGS="-C force-unwind-tables=no --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=cargo" \
+	  cargo build --locked --profile dist --target $(TARGET)
 else
 	$(STATIC) $(ARCH)
 endif
@@ -61,10 +61,10 @@ endif
 dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 dist: static ## make dist/stigmer-<version>-<target>.tar.gz, reproducibly
 	rm -rf dist/stage && mkdir -p dist/stage/stigmer-$(VERSION)/completions
-	install -m 755 target/static/$(TARGET)/release/stigmer dist/stage/stigmer-$(VERSION)/stigmer
+	install -m 755 target/static/$(TARGET)/dist/stigmer dist/stage/stigmer-$(VERSION)/stigmer
 	install -m 644 README.md LICENSE dist/stage/stigmer-$(VERSION)/
 	@# For another architecture than this machine's, its own build prints them.
-	stigmer=target/static/$(TARGET)/release/stigmer; \
+	stigmer=target/static/$(TARGET)/dist/stigmer; \
 	$$stigmer --version > /dev/null 2>&1 || { cargo build --locked -q && stigmer=target/debug/stigmer; }; \
 	$$stigmer completions bash > dist/stage/stigmer-$(VERSION)/completions/stigmer.bash && \
 	$$stigmer completions zsh > dist/stage/stigmer-$(VERSION)/completions/_stigmer && \
