@@ -7,6 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub const DEFAULT_PORT: u16 = 7233;
 const UI_PORT_OFFSET: u16 = 1000;
 const DEFAULT_READY_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_READY_TIMEOUT: u64 = 86_400;
+/// Bytes of a name (RFC 1035, 2.3.4).
+const MAX_HOST: usize = 253;
 
 /// What `start` and `run` are to do.
 #[derive(Debug)]
@@ -122,14 +125,25 @@ impl Managed {
         let mut arguments = self.temporal_args.iter();
         let mut found = None;
         while let Some(argument) = arguments.next() {
-            let text = argument.to_string_lossy();
-            if text == "--db-filename" || text == "-f" {
-                found = arguments.next().map(PathBuf::from);
-            } else if let Some(path) = text.strip_prefix("--db-filename=") {
-                found = Some(PathBuf::from(path));
+            let bytes = argument.as_bytes();
+            if bytes == b"--db-filename" || bytes == b"-f" {
+                found = arguments.next().map(OsString::as_os_str);
+            } else if let Some(path) = bytes.strip_prefix(b"--db-filename=").or(bytes.strip_prefix(b"-f=")) {
+                found = Some(OsStr::from_bytes(path));
+            } else if let Some(path) = bytes.strip_prefix(b"-f") {
+                found = Some(OsStr::from_bytes(path));
             }
         }
-        found
+        found.map(PathBuf::from)
+    }
+
+    /// An argument that moves Temporal to where we do not look for it.
+    pub fn address_argument(&self) -> Option<&OsStr> {
+        let moves = |argument: &&OsString| {
+            let name = argument.as_bytes().split(|&byte| byte == b'=').next().unwrap_or_default();
+            name == b"--port" || name == b"--ip" || (name.starts_with(b"-p") && !name.starts_with(b"--"))
+        };
+        self.temporal_args.iter().find(moves).map(OsString::as_os_str)
     }
 }
 
@@ -342,63 +356,74 @@ pub struct BadAddress {
 
 /// `host`, `host:port`, `[IPv6]` or `[IPv6]:port`; names stay as they are.
 pub fn parse_address(text: &str) -> Result<Address, BadAddress> {
-    let bad = |what: &str, hint: String| Err(BadAddress { what: what.into(), hint });
-    let example = || "write HOST or HOST:PORT, for example temporal.example.com:7233".to_owned();
-    if text.contains("://") {
-        let inside = text.split_once("://").map_or("", |(_, rest)| rest);
-        let inside = inside.split(['/', '?', '#']).next().unwrap_or("");
-        let inside = inside.rsplit('@').next().unwrap_or(inside);
-        return match parse_address(inside) {
-            Ok(address) => bad("this is a URL", format!("leave out all but the address: {address}")),
-            Err(_) => bad("this is a URL", example()),
-        };
+    if let Some((_, rest)) = text.split_once("://") {
+        return Err(BadAddress::url(rest));
     }
-    if text.chars().any(|character| character.is_whitespace() || character.is_control()) {
-        let stripped: String = text.chars().filter(|c| !c.is_whitespace() && !c.is_control()).collect();
-        return match parse_address(&stripped) {
-            Ok(_) => bad("it holds white space", format!("write it without: {stripped}")),
-            Err(_) => bad("it holds white space", example()),
-        };
+    let is_odd = |character: char| character.is_whitespace() || character.is_control();
+    if text.contains(is_odd) {
+        let stripped = text.replace(is_odd, "");
+        let hint = parse_address(&stripped).map_or(example(), |_| format!("write it without: {stripped}"));
+        return Err(BadAddress::new("it holds white space", hint));
     }
     if text.parse::<Ipv6Addr>().is_ok() {
-        return bad("an IPv6 address needs brackets", format!("write [{text}]:{DEFAULT_PORT}"));
+        return Err(BadAddress::new("an IPv6 address needs brackets", format!("write [{text}]:{DEFAULT_PORT}")));
     }
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let Some((host, port)) = rest.split_once(']') else {
-                return bad("the bracket is not closed", format!("write [::1]:{DEFAULT_PORT}"));
-            };
-            if host.parse::<Ipv6Addr>().is_err() {
-                return bad("there is no IPv6 address in the brackets", format!("write [::1]:{DEFAULT_PORT}"));
-            }
-            match port.strip_prefix(':') {
-                Some(port) => (host, Some(port)),
-                None if port.is_empty() => (host, None),
-                None => return bad("only a colon and a port may follow the bracket", example()),
-            }
-        }
-        None => match text.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        },
-    };
+    let (host, port) = split_port(text)?;
     if host.is_empty() {
-        return bad("the host is missing", example());
+        return Err(BadAddress::new("the host is missing", example()));
     }
     if let Some(wrong) = host.chars().find(|&c| "/\\?#@[]<>\"'`{}|^%,;=&$!*()\u{fffd}".contains(c)) {
-        return bad(&format!("a host has no '{wrong}'"), example());
+        return Err(BadAddress::new(format!("a host has no '{wrong}'"), example()));
     }
-    if host.len() > 253 {
-        return bad("the host is longer than 253 bytes", example());
+    if host.len() > MAX_HOST {
+        return Err(BadAddress::new(format!("the host is longer than {MAX_HOST} bytes"), example()));
     }
     let port = match port.map(port_number) {
         None => DEFAULT_PORT,
         Some(Ok(port)) => port,
         Some(Err(_)) => {
-            return bad("the port must be a number from 1 to 65535", format!("write {host}:{DEFAULT_PORT}"));
+            let hint = format!("write {host}:{DEFAULT_PORT}");
+            return Err(BadAddress::new("the port must be a number from 1 to 65535", hint));
         }
     };
     Ok(Address { host: host.into(), port })
+}
+
+/// The host, out of its brackets, and what stands behind the colon.
+fn split_port(text: &str) -> Result<(&str, Option<&str>), BadAddress> {
+    let Some(rest) = text.strip_prefix('[') else {
+        return Ok(text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))));
+    };
+    let bad = |what| Err(BadAddress::new(what, format!("write [::1]:{DEFAULT_PORT}")));
+    let Some((host, rest)) = rest.split_once(']') else {
+        return bad("the bracket is not closed");
+    };
+    if host.parse::<Ipv6Addr>().is_err() {
+        return bad("there is no IPv6 address in the brackets");
+    }
+    match rest.strip_prefix(':') {
+        Some(port) => Ok((host, Some(port))),
+        None if rest.is_empty() => Ok((host, None)),
+        None => Err(BadAddress::new("only a colon and a port may follow the bracket", example())),
+    }
+}
+
+fn example() -> String {
+    "write HOST or HOST:PORT, for example temporal.example.com:7233".into()
+}
+
+impl BadAddress {
+    fn new(what: impl Into<String>, hint: String) -> BadAddress {
+        BadAddress { what: what.into(), hint }
+    }
+
+    /// `rest` is what stands behind the scheme.
+    fn url(rest: &str) -> BadAddress {
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
+        let bare = authority.rsplit('@').next().unwrap_or(authority);
+        let hint = parse_address(bare).map_or(example(), |address| format!("leave out all but the address: {address}"));
+        BadAddress::new("this is a URL", hint)
+    }
 }
 
 #[cfg(test)]
@@ -560,6 +585,12 @@ mod tests {
         assert_eq!(with(&["--headless"]).ui_url(), None);
         assert_eq!(with(&["--db-filename", "/x"]).database_argument(), Some("/x".into()));
         assert_eq!(with(&["--db-filename=/y", "-f", "/z"]).database_argument(), Some("/z".into()));
+        assert_eq!(with(&["-f/a"]).database_argument(), Some("/a".into()));
+        assert_eq!(with(&["-f=/b"]).database_argument(), Some("/b".into()));
         assert_eq!(with(&["--log-level", "debug"]).database_argument(), None);
+        for argument in ["--port", "--port=1", "--ip", "-p", "-p7300"] {
+            assert_eq!(with(&["x", argument]).address_argument(), Some(OsStr::new(argument)));
+        }
+        assert_eq!(with(&["--log-level", "--pprof", "--ports"]).address_argument(), None);
     }
 }

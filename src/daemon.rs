@@ -12,19 +12,18 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, External, Managed};
 use crate::error::{Error, Result};
+use crate::external;
 use crate::home::Home;
+use crate::install::{self, Found};
 use crate::lock::Lock;
 use crate::log_file;
 use crate::state::{Daemon, Lifetime, Mode, Phase, Process, State};
 use crate::supervisor::{self, Event, Events, KEEP_SIGNAL, Supervisor};
 use crate::sys::{self, Fork, Forwarder, SIGHUP, SIGINT, SIGTERM, after};
-use crate::terminal::{Mark, Terminal, unix_time};
-use crate::{external, install};
+use crate::terminal::{EXPLAIN_AFTER, Mark, Terminal, unix_time};
 
 /// How often a waiting command looks at the daemon's lock and state.
 const POLL: Duration = Duration::from_millis(5);
-/// Waiting for another one's start is explained after this time.
-const EXPLAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// What a daemon needs to know of where and how it was asked for.
 pub struct Context<'a> {
@@ -56,8 +55,8 @@ pub fn serve(
     match lock_or_find(home, lifetime, terminal)? {
         // Never unlocked but by the end of the process: whoever waits for the
         // lock may rely on it that this process is gone.
-        Found::Lock(lock) => std::mem::forget(lock),
-        Found::Ready(state) => return Ok(Served::AlreadyRunning(state)),
+        Occupancy::Lock(lock) => std::mem::forget(lock),
+        Occupancy::Ready(state) => return Ok(Served::AlreadyRunning(state)),
     }
     terminal.line(Mark::Info, "Stigmer Local Daemon starting...");
     if let Some(left) = &State::load(home) {
@@ -108,7 +107,14 @@ fn serve_managed(
             format!("Temporal will be open to others: it binds to {} and asks for no password.", config.ip.value);
         terminal.line(Mark::Warning, &text);
     }
-    let installed = install::ensure(config, home, context.variable, terminal)?;
+    let installed = match install::find(config, home, terminal)? {
+        Found::Usable(installed) => installed,
+        Found::Missing(present) => {
+            // A port that is taken is told before the download, not after it.
+            supervisor::check_ports(config)?;
+            install::install(config, home, present, context.variable, terminal)?
+        }
+    };
     state.temporal_version = installed.version.as_ref().map(ToString::to_string);
     let directory = context.directory.clone();
     match Supervisor::new(config, home, installed, directory, events, terminal, state)? {
@@ -143,52 +149,60 @@ fn serve_external(
     }
 }
 
-enum Found {
+enum Occupancy {
+    /// The home is ours.
     Lock(Lock),
+    /// Another daemon serves it.
     Ready(State),
 }
 
 /// Takes the daemon's lock, or waits until its holder is ready or gone.
-fn lock_or_find(home: &Home, lifetime: Lifetime, terminal: &mut Terminal) -> Result<Found> {
+fn lock_or_find(home: &Home, lifetime: Lifetime, terminal: &mut Terminal) -> Result<Occupancy> {
     let began = Instant::now();
     let mut explained = false;
     let mut asked_to_stay = None;
     loop {
         if let Some(lock) = Lock::try_exclusive(&home.daemon_lock())? {
-            return Ok(Found::Lock(lock));
+            return Ok(Occupancy::Lock(lock));
         }
         // Asked of the state alone: looking at the lock would hold it for a
         // moment, and twenty who look would see each other.
         let state = State::load(home).filter(|state| state.daemon.is_alive_under_lock());
-        if let Some(state) = state {
-            // A state that could not be rewritten, on a full disk, may tell of
-            // a Temporal that is gone.
-            let is_there = |temporal: &Process| temporal.is_alive_under_lock();
-            let serves = state.mode == Mode::External || state.temporal.as_ref().is_some_and(is_there);
-            if state.phase == Phase::Ready && serves {
-                if lifetime == Lifetime::Shared || state.lifetime == Lifetime::Kept {
-                    return Ok(Found::Ready(state));
-                }
-                // It is there for a `run`. Until it says that it stays, it may
-                // stop with that.
-                if asked_to_stay.as_ref() != Some(&state.daemon) {
-                    sys::signal(state.daemon.pid, KEEP_SIGNAL);
-                    asked_to_stay = Some(state.daemon.clone());
-                }
+        if !explained && began.elapsed() > EXPLAIN_AFTER {
+            terminal.line(Mark::Info, &format!("{}; waiting for it.", describe(state.as_ref())));
+            explained = true;
+        }
+        if let Some(state) = state.filter(serves) {
+            if lifetime == Lifetime::Shared || state.lifetime == Lifetime::Kept {
+                return Ok(Occupancy::Ready(state));
             }
-            if !explained && began.elapsed() > EXPLAIN_AFTER {
-                let doing = match state.phase {
-                    Phase::Installing => "installing Temporal",
-                    Phase::Stopping => "stopping Temporal",
-                    Phase::Starting | Phase::Restarting | Phase::Ready => "starting Temporal",
-                };
-                let text = format!("Another stigmer (PID: {}) is {doing}; waiting for it.", state.daemon.pid);
-                terminal.line(Mark::Info, &text);
-                explained = true;
+            // It is there for a `run`. Until it says that it stays, it may
+            // stop with that.
+            if asked_to_stay.as_ref() != Some(&state.daemon) {
+                sys::signal(state.daemon.pid, KEEP_SIGNAL);
+                asked_to_stay = Some(state.daemon);
             }
         }
         thread::sleep(POLL);
     }
+}
+
+/// Whether the daemon that wrote this is ready. A state that could not be
+/// rewritten, on a full disk, may tell of a Temporal that is gone.
+fn serves(state: &State) -> bool {
+    let is_there = |temporal: &Process| temporal.is_alive_under_lock();
+    state.phase == Phase::Ready && (state.mode == Mode::External || state.temporal.as_ref().is_some_and(is_there))
+}
+
+/// What the holder of the lock is doing.
+fn describe(state: Option<&State>) -> String {
+    let Some(state) = state else { return "Another stigmer is starting".into() };
+    let doing = match state.phase {
+        Phase::Installing => "installing Temporal",
+        Phase::Stopping => "stopping Temporal",
+        Phase::Starting | Phase::Restarting | Phase::Ready => "starting Temporal",
+    };
+    format!("Another stigmer (PID: {}) is {doing}", state.daemon.pid)
 }
 
 /// What the detached daemon came to.
@@ -219,13 +233,13 @@ pub fn detach(
             let forwarder = Forwarder::new(&signals, &[]).map_err(failed)?;
             forwarder.set_target(pid);
             drop(blocked);
-            wait_until_ready(&mut ready, pid)
+            wait_until_ready(&mut ready, pid, &forwarder)
         }
         Fork::Child => {
             drop((ready, blocked));
-            if let Some(usage) = usage {
-                sys::close_inherited(usage.file());
-            }
+            // Nobody shall wait for the end of a pipe, or for a lock, because
+            // of the daemon; `usage` is its parent's alone.
+            sys::close_all_but(&notify);
             let lifetime = if usage.is_some() { Lifetime::Shared } else { Lifetime::Kept };
             let code = serve_detached(context, config, lifetime, &mut terminal, notify, on_running);
             std::process::exit(code.into());
@@ -237,7 +251,7 @@ const READY: u8 = b'R';
 const ALREADY_RUNNING: u8 = b'A';
 
 /// The parent's side: a byte tells success, the end of the pipe failure.
-fn wait_until_ready(ready: &mut File, daemon: u32) -> Result<Detached> {
+fn wait_until_ready(ready: &mut File, daemon: u32, forwarder: &Forwarder) -> Result<Detached> {
     let mut byte = [0];
     let answer = loop {
         match ready.read(&mut byte) {
@@ -254,11 +268,15 @@ fn wait_until_ready(ready: &mut File, daemon: u32) -> Result<Detached> {
         Some(_) => Ok(Detached::Ready),
         None => {
             let code = sys::wait_for_child(daemon).unwrap_or(1);
-            Err(match code {
-                0 => Error::new("cannot start the daemon: it was stopped before it was ready"),
-                129.. => Error::new(format!("cannot start the daemon: signal {} ended it", code - 128)),
+            let failed = |why: &str| Error::new(format!("cannot start the daemon: {why}"));
+            Err(match (code, forwarder.received()) {
+                (0 | 129.., Some(signal)) => {
+                    failed("interrupted before it was ready").with_exit_code(sys::exit_code_of_signal(signal))
+                }
+                (0, None) => failed("it was stopped before it was ready"),
+                (129.., None) => failed(&format!("signal {} ended it", code - 128)),
                 // It has told its error itself.
-                code => Error::already_told(code),
+                _ => Error::already_told(code),
             })
         }
     }

@@ -49,8 +49,11 @@ impl Error {
             io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
                 error.hint("make it writable for you, or set STIGMER_HOME to a directory that is")
             }
-            io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => error.hint(IN_THE_WAY),
-            _ if cause.raw_os_error() == Some(libc::ELOOP) => error.hint(IN_THE_WAY),
+            io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory | io::ErrorKind::NotSeekable => {
+                error.hint(IN_THE_WAY)
+            }
+            // A link; a FIFO.
+            _ if matches!(cause.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) => error.hint(IN_THE_WAY),
             _ => error,
         }
     }

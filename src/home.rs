@@ -76,10 +76,14 @@ impl Home {
     /// Makes the directories, for the user alone.
     pub fn create(&self) -> Result<()> {
         create_private(&self.root)?;
-        check_owner(&self.root)?;
+        let me = sys::effective_user();
+        // Root may use any home: a mounted volume often belongs to the user outside.
+        // It holds nothing but directories, so it may be sticky as /tmp is.
+        let owner = check_owner(&self.root, STICKY, |owner| me == 0 || [me, 0].contains(&owner))?;
         for name in ["bin", "data", "logs", "run"] {
-            create_private(&self.root.join(name))?;
-            check_owner(&self.root.join(name))?;
+            let path = self.root.join(name);
+            create_private(&path)?;
+            check_owner(&path, 0, |other| [me, 0, owner].contains(&other))?;
         }
         Ok(())
     }
@@ -94,22 +98,24 @@ impl Home {
     }
 }
 
-/// In a directory of somebody else, somebody else says what we execute. Root
-/// may use any: a mounted volume often belongs to the user outside.
-fn check_owner(path: &Path) -> Result<()> {
+/// In a directory with this bit nobody can replace the files of others.
+const STICKY: u32 = 0o1000;
+const WRITABLE_FOR_ALL: u32 = 0o002;
+
+/// Who may write to a directory says what we execute from it. Returns the
+/// owner, whom `is_trusted` must take. All may write only with the bit `excuse`.
+fn check_owner(path: &Path, excuse: u32, is_trusted: impl Fn(u32) -> bool) -> Result<u32> {
     let metadata = std::fs::metadata(path).map_err(|cause| Error::io("read", path.display(), &cause))?;
-    let me = sys::effective_user();
-    let mode = metadata.mode();
-    let open_to_all = mode & 0o002 != 0 && mode & 0o1000 == 0;
-    if me == 0 || ([me, 0].contains(&metadata.uid()) && !open_to_all) {
-        return Ok(());
-    }
-    if open_to_all {
+    let (owner, mode) = (metadata.uid(), metadata.mode());
+    if mode & WRITABLE_FOR_ALL != 0 && mode & excuse == 0 {
         return Err(Error::new(format!("cannot use {}: everybody may write to it", path.display()))
-            .hint(format!("chmod o-w {}", path.display())));
+            .hint(format!("chmod o-w {}, or set {HOME_VARIABLE} to a directory of your own", path.display())));
     }
-    Err(Error::new(format!("cannot use {}: it belongs to another user (uid {})", path.display(), metadata.uid()))
-        .hint(format!("set {HOME_VARIABLE} to a directory of your own")))
+    if !is_trusted(owner) {
+        return Err(Error::new(format!("cannot use {}: it belongs to another user (uid {owner})", path.display()))
+            .hint(format!("set {HOME_VARIABLE} to a directory of your own")));
+    }
+    Ok(owner)
 }
 
 fn create_private(path: &Path) -> Result<()> {

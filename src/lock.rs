@@ -1,11 +1,11 @@
 //! Kernel locks on files: they die with their holder, so a lock that is held
 //! has a living holder, and a file that merely exists means nothing.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::own_file;
 
 /// A held lock; dropped, it is free.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Lock {
 
     /// Whether somebody holds the lock now. Only asks: creates no file.
     pub fn is_held(path: &Path) -> bool {
-        let Ok(file) = File::open(path) else { return false };
+        let Ok(file) = own_file::open(path, File::options().read(true)) else { return false };
         matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
@@ -50,14 +50,7 @@ impl Lock {
 }
 
 fn open(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)
+    own_file::open(path, File::options().read(true).write(true).create(true).truncate(false))
         .map_err(|cause| Error::io("open the lock", path.display(), &cause))
 }
 

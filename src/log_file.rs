@@ -16,6 +16,8 @@ const MAX_QUOTED: u64 = 64 << 10;
 /// Characters of one line.
 const MAX_QUOTED_LINE: usize = 400;
 const BLOCK: u64 = 64 << 10;
+/// Users may make a log a link, to /dev/null perhaps; a FIFO must not be waited for.
+const NO_WAITING: i32 = libc::O_NONBLOCK;
 
 /// Opens `path` for append; a large one becomes `.1`, the older ones move on.
 pub fn open(path: &Path) -> Result<File> {
@@ -29,8 +31,14 @@ pub fn open(path: &Path) -> Result<File> {
         .append(true)
         .create(true)
         .mode(0o600)
+        .custom_flags(NO_WAITING)
         .open(path)
         .map_err(|cause| Error::io("open the log", path.display(), &cause))
+}
+
+/// Opens a log to be read.
+pub fn open_to_read(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(NO_WAITING).open(path)
 }
 
 fn numbered(path: &Path, number: u32) -> PathBuf {
@@ -42,7 +50,7 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
 /// The last `count` lines that came behind `start`, to be quoted in an error.
 pub fn quote(path: &Path, start: u64, count: usize) -> Vec<String> {
     let read = || {
-        let mut file = File::open(path)?;
+        let mut file = open_to_read(path)?;
         let end = file.metadata()?.len();
         file.seek(SeekFrom::Start(start.max(end.saturating_sub(MAX_QUOTED)).min(end)))?;
         let mut bytes = Vec::new();

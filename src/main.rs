@@ -21,6 +21,7 @@
 //!               receipt  what was put    (health    do you serve?)
 //!                                  │
 //!  state lock log_file home        the files under ~/.stigmer
+//!  own_file                        how the small ones are opened
 //!  terminal                        what the user sees
 //!  error sys                       the one error; the only unsafe
 //! ```
@@ -41,6 +42,7 @@ mod home;
 mod install;
 mod lock;
 mod log_file;
+mod own_file;
 mod state;
 mod supervisor;
 mod sys;

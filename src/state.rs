@@ -5,12 +5,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::home::Home;
 use crate::lock::Lock;
-use crate::sys;
+use crate::{own_file, sys};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct State {
@@ -123,7 +122,7 @@ impl Mode {
 impl State {
     /// What the last daemon of this home wrote, living or not.
     pub fn load(home: &Home) -> Option<State> {
-        State::parse(&fs::read_to_string(home.state()).ok()?)
+        State::parse(&own_file::read(&home.state()).ok()?)
     }
 
     /// Writes the state whole; a reader sees the old one or the new one. On a
@@ -134,16 +133,14 @@ impl State {
 
     fn overwrite(&self, path: &Path) -> io::Result<()> {
         let text = self.text();
-        let mut file = File::options().write(true).open(path)?;
+        let mut file = own_file::open(path, File::options().write(true))?;
         file.write_all(text.as_bytes())?;
         file.set_len(text.len() as u64)
     }
 
     fn replace(&self, path: &Path) -> io::Result<()> {
         let partial = path.with_extension("state.partial");
-        let _ = fs::remove_file(&partial);
-        let mut file: File = File::options().write(true).create_new(true).mode(0o600).open(&partial)?;
-        file.write_all(self.text().as_bytes())?;
+        own_file::create(&partial)?.write_all(self.text().as_bytes())?;
         fs::rename(&partial, path)
     }
 

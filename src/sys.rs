@@ -143,11 +143,21 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Closes this process's copy of `file` in a fresh child, so that a lock on it
-/// is its parent's alone. Neither may use or drop the value in the child again.
-pub fn close_inherited(file: &File) {
-    // SAFETY: the caller promises not to touch the descriptor any more.
-    unsafe { libc::close(file.as_raw_fd()) };
+/// Closes every descriptor of a fresh child but the standard streams and
+/// `kept`: its parent's files, and what whoever started that left open. Values
+/// that own such a descriptor must not be used or dropped in the child.
+pub fn close_all_but(kept: &File) {
+    // Where neither is mounted nothing is closed, which harms few.
+    let Some(entries) = ["/dev/fd", "/proc/self/fd"].iter().find_map(|path| std::fs::read_dir(path).ok()) else {
+        return;
+    };
+    let is_number = |entry: io::Result<std::fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse::<RawFd>().ok();
+    // The list is whole before the first is closed, its own descriptor too.
+    let open: Vec<RawFd> = entries.filter_map(is_number).collect();
+    for fd in open.into_iter().filter(|&fd| fd > 2 && fd != kept.as_raw_fd()) {
+        // SAFETY: nobody uses the descriptor any more, as the caller promises.
+        unsafe { libc::close(fd) };
+    }
 }
 
 /// Waits for the child `pid` to end and reaps it: its exit code, or 128 + N
@@ -165,9 +175,14 @@ pub fn wait_for_child(pid: u32) -> io::Result<u8> {
         }
     }
     Ok(match libc::WIFSIGNALED(status) {
-        true => 128 + libc::WTERMSIG(status) as u8,
+        true => exit_code_of_signal(libc::WTERMSIG(status)),
         false => libc::WEXITSTATUS(status) as u8,
     })
+}
+
+/// How shells tell that a signal ended a process.
+pub fn exit_code_of_signal(signal: i32) -> u8 {
+    128 + signal as u8
 }
 
 /// Leaves the terminal: a session of its own, `/` as working directory.
@@ -232,6 +247,8 @@ pub struct Forwarder {
     target: Arc<AtomicU32>,
     /// A bit for each signal that came before there was a target.
     early: Arc<AtomicU32>,
+    /// The last signal that came to be passed on, or 0.
+    last: Arc<AtomicU32>,
     _handlers: Handlers,
 }
 
@@ -240,27 +257,34 @@ impl Forwarder {
     /// which go nowhere. Unlike ignoring them, this is not inherited by
     /// programs that are executed. What is ignored already stays so (`nohup`).
     pub fn new(passed_on: &[i32], held_off: &[i32]) -> io::Result<Forwarder> {
-        let (target, early) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let [target, early, last] = [(); 3].map(|()| Arc::new(AtomicU32::new(0)));
         let mut registered = Vec::new();
         for &signal in passed_on.iter().filter(|&&signal| !is_ignored(signal)) {
-            let (target, early) = (target.clone(), early.clone());
-            // SAFETY: kill and atomics are async-signal-safe.
-            registered.push(unsafe {
-                signal_hook::low_level::register(signal, move || match target.load(Ordering::SeqCst) {
+            let (target, early, last) = (target.clone(), early.clone(), last.clone());
+            let pass_on = move || {
+                last.store(signal as u32, Ordering::SeqCst);
+                match target.load(Ordering::SeqCst) {
                     0 => {
                         early.fetch_or(1 << signal, Ordering::SeqCst);
                     }
                     pid => {
-                        libc::kill(pid as libc::pid_t, signal);
+                        self::signal(pid, signal);
                     }
-                })?
-            });
+                }
+            };
+            // SAFETY: kill and atomics are async-signal-safe.
+            registered.push(unsafe { signal_hook::low_level::register(signal, pass_on)? });
         }
         for &signal in held_off.iter().filter(|&&signal| !is_ignored(signal)) {
             // SAFETY: the handler does nothing.
             registered.push(unsafe { signal_hook::low_level::register(signal, || {})? });
         }
-        Ok(Forwarder { target, early, _handlers: Handlers { registered } })
+        Ok(Forwarder { target, early, last, _handlers: Handlers { registered } })
+    }
+
+    /// The last signal that came to be passed on.
+    pub fn received(&self) -> Option<i32> {
+        Some(self.last.load(Ordering::SeqCst) as i32).filter(|signal| *signal != 0)
     }
 
     /// The target is there.

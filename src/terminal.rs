@@ -11,6 +11,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::error::Error;
 use crate::sys;
 
+/// A wait that lasts longer is explained to the user.
+pub const EXPLAIN_AFTER: Duration = Duration::from_millis(200);
 const MIN_REDRAW: Duration = Duration::from_millis(100);
 const DEFAULT_COLUMNS: usize = 80;
 
@@ -107,11 +109,19 @@ pub struct Terminal {
     log: Option<File>,
     /// A line stands there that the next one replaces.
     transient: bool,
+    /// What `warn_once` has told.
+    warned: Vec<String>,
 }
 
 impl Terminal {
     pub fn new(stream: Stream, variable: &dyn Fn(&str) -> Option<OsString>) -> Terminal {
-        Terminal { stream, style: Style::of(stream.is_terminal(), variable), log: None, transient: false }
+        Terminal {
+            stream,
+            style: Style::of(stream.is_terminal(), variable),
+            log: None,
+            transient: false,
+            warned: Vec::new(),
+        }
     }
 
     /// Writes every line to `log` too, with its time.
@@ -131,6 +141,14 @@ impl Terminal {
         let begin = if std::mem::take(&mut self.transient) { "\r\x1b[K" } else { "" };
         self.stream.write(&format!("{begin}{} {text}\n", self.style.mark(mark)));
         write_log(self.log.as_mut(), self.style, mark, &text);
+    }
+
+    /// A warning that need not be repeated: the second time it says nothing.
+    pub fn warn_once(&mut self, text: &str) {
+        if !self.warned.iter().any(|warned| warned == text) {
+            self.warned.push(text.into());
+            self.line(Mark::Warning, text);
+        }
     }
 
     /// A line that the next one replaces; shown only where that is possible.
@@ -210,8 +228,8 @@ impl Progress {
         }
     }
 
-    /// The connection was lost, and the download goes on at `_position`.
-    pub fn resumed(&mut self, _position: u64) {
+    /// The connection was lost, and the download goes on.
+    pub fn resumed(&mut self) {
         self.resumed += 1;
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::home::Home;
-use crate::log_file::start_of_last_lines;
+use crate::log_file::{open_to_read, start_of_last_lines};
 use crate::sys::{self, after};
 
 /// How soon a followed line is shown. Files have no other way to tell on every
@@ -18,7 +18,7 @@ const POLL: Duration = Duration::from_millis(100);
 
 pub fn logs(home: &Home, follow: bool, lines: u64) -> Result<()> {
     let path = home.log();
-    let mut file = match File::open(&path) {
+    let mut file = match open_to_read(&path) {
         Ok(file) => Some(file),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound && follow => None,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
@@ -64,7 +64,7 @@ fn show(path: &Path, file: &mut Option<File>, follow: bool, lines: u64) -> io::R
 fn reopened(path: &Path, file: Option<&File>) -> Option<File> {
     let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
     let known = file.and_then(|file| file.metadata().ok()).map(identity);
-    let new = File::open(path).ok()?;
+    let new = open_to_read(path).ok()?;
     (known != new.metadata().ok().map(identity)).then_some(new)
 }
 

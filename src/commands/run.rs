@@ -89,7 +89,7 @@ fn run_command(context: &Context<'_>, address: &str, program: &OsStr, arguments:
     let status = child.wait().map_err(|cause| Error::io("wait for", program.display(), &cause))?;
     Ok(match (status.code(), status.signal()) {
         (Some(code), _) => code as u8,
-        (None, signal) => 128 + signal.unwrap_or(0) as u8,
+        (None, signal) => sys::exit_code_of_signal(signal.unwrap_or(0)),
     })
 }
 

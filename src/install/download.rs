@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -80,13 +81,16 @@ impl<'a> Download<'a> {
                 (Source::Http(http), None)
             }
             Location::File(path) => {
-                let file = File::open(path).map_err(|cause| match cause.kind() {
+                // Not waited for, should it be a FIFO.
+                let open = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+                let file = open.map_err(|cause| match cause.kind() {
                     io::ErrorKind::NotFound => missing(asset, location),
                     _ => Error::io("read", path.display(), &cause),
                 })?;
                 let metadata = file.metadata().map_err(|cause| Error::io("read", path.display(), &cause))?;
                 if !metadata.is_file() {
-                    return Err(Error::new(format!("cannot read {}: it is no file", path.display())));
+                    return Err(Error::new(format!("cannot read {}: it is no file", path.display()))
+                        .hint("check --mirror; it must hold v1.9.1/temporal_cli_1.9.1_...tar.gz"));
                 }
                 (Source::File(file), Some(metadata.len()))
             }
@@ -139,7 +143,7 @@ impl Http<'_> {
                     Ok(()) => {
                         *total = self.identity.as_ref().and_then(|identity| identity.total);
                         if position > 0 {
-                            progress.resumed(position);
+                            progress.resumed();
                         }
                         continue;
                     }

@@ -21,14 +21,14 @@ use std::path::{Path, PathBuf};
 use self::digest::{Digest, HashingReader};
 use self::download::{Download, Stop};
 use self::network::{Client, Settings};
-use self::receipt::{Receipt, modified, next_path, remove_if_present};
+use self::receipt::{Receipt, modified, next_path};
 use self::release::{Asset, Location, Pin, Platform, Version, digest_in_checksums};
 use self::unpack::{Failure, Unpacked, unpack};
 use crate::config::Managed;
 use crate::error::{Error, Result};
 use crate::home::Home;
-use crate::sys;
 use crate::terminal::{Mark, Terminal};
+use crate::{own_file, sys};
 
 /// For versions whose size is not pinned.
 const MAX_EXECUTABLE: u64 = 1 << 30;
@@ -44,61 +44,71 @@ pub struct Installed {
     pub version: Option<Version>,
 }
 
-/// Finds the executable or installs it. The caller holds the daemon's lock,
-/// so no other process installs into this home meanwhile.
-pub fn ensure(
-    config: &Managed,
-    home: &Home,
-    variable: &dyn Fn(&str) -> Option<OsString>,
-    terminal: &mut Terminal,
-) -> Result<Installed> {
+/// What there is to run before anything is installed.
+pub enum Found {
+    Usable(Installed),
+    /// None that is wanted; perhaps another version, of an earlier install.
+    Missing(Option<Version>),
+}
+
+/// Looks for the wanted executable. The caller holds the daemon's lock, here
+/// and for `install`, so no other process installs into this home meanwhile.
+pub fn find(config: &Managed, home: &Home, terminal: &mut Terminal) -> Result<Found> {
+    let usable = |executable, version| Ok(Found::Usable(Installed { executable, version }));
     if let Some(path) = &config.executable.value {
         executable::check(path, &config.executable.source.to_string())?;
-        return Ok(Installed { executable: path.clone(), version: None });
+        return usable(path.clone(), None);
     }
     let path = home.temporal();
     remove_leftovers(home)?;
-    let present = match Presence::of(home) {
-        Presence::Ours(receipt) if receipt.version == config.version.value => {
-            return Ok(Installed { executable: path, version: Some(receipt.version) });
+    match Presence::of(home) {
+        Presence::Ours(receipt) if receipt.version == config.version.value => usable(path, Some(receipt.version)),
+        Presence::Ours(receipt) => {
+            let text = format!("Temporal {} is installed, {} is wanted.", receipt.version, config.version.value);
+            terminal.line(Mark::Info, &text);
+            Ok(Found::Missing(Some(receipt.version)))
         }
         Presence::Theirs => {
             executable::check(&path, "put there without a receipt, so used as it is")?;
             if config.version.source.is_explicit() {
-                let shown = home.display(&path);
-                terminal.line(
-                    Mark::Warning,
-                    &format!(
-                        "{} is ignored: {shown} is not of stigmer's making; move it away to install another",
-                        config.version.source
-                    ),
-                );
+                let (source, shown) = (config.version.source, home.display(&path));
+                let text =
+                    format!("{source} is ignored: {shown} is not of stigmer's making; move it away to install another");
+                terminal.line(Mark::Warning, &text);
             }
-            return Ok(Installed { executable: path, version: None });
-        }
-        Presence::Ours(receipt) => {
-            let text = format!("Temporal {} is installed, {} is wanted.", receipt.version, config.version.value);
-            terminal.line(Mark::Info, &text);
-            Some(receipt.version)
+            usable(path, None)
         }
         Presence::Damaged => {
             terminal.line(Mark::Warning, "The installed Temporal differs from its receipt; installing it anew.");
-            None
+            Ok(Found::Missing(None))
         }
         Presence::Absent => {
             terminal.line(Mark::Warning, "Temporal not found locally.");
-            None
+            Ok(Found::Missing(None))
         }
-    };
-    let installer = Installer { config, home, network: Settings::from_environment(variable) };
-    match (installer.install(terminal), present) {
-        (Ok(version), _) => Ok(Installed { executable: path, version: Some(version) }),
-        (Err(error), Some(version)) if !config.version.source.is_explicit() => {
-            terminal.line(Mark::Warning, &format!("{}; using Temporal {version}, which is installed", error.message()));
-            Ok(Installed { executable: path, version: Some(version) })
-        }
-        (Err(error), _) => Err(error),
     }
+}
+
+/// Installs the wanted version. Where that fails, and nobody asked for just
+/// this version, `present` goes on to be used.
+pub fn install(
+    config: &Managed,
+    home: &Home,
+    present: Option<Version>,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+    terminal: &mut Terminal,
+) -> Result<Installed> {
+    let installer = Installer { config, home, network: Settings::from_environment(variable) };
+    let version = match (installer.install(terminal), present) {
+        (Ok(version), _) => version,
+        (Err(error), Some(present)) if !config.version.source.is_explicit() => {
+            let text = format!("{}; using Temporal {present}, which is installed", error.message());
+            terminal.line(Mark::Warning, &text);
+            present
+        }
+        (Err(error), _) => return Err(error),
+    };
+    Ok(Installed { executable: home.temporal(), version: Some(version) })
 }
 
 /// What is at `bin/temporal`.
@@ -131,7 +141,7 @@ fn partial_path(home: &Home) -> PathBuf {
 /// Clears away what a killed run left.
 fn remove_leftovers(home: &Home) -> Result<()> {
     let partial = partial_path(home);
-    remove_if_present(&partial).map_err(|cause| Error::io("remove", partial.display(), &cause))?;
+    own_file::remove_if_present(&partial).map_err(|cause| Error::io("remove", partial.display(), &cause))?;
     receipt::recover(&home.receipt(), &home.temporal())
         .map_err(|cause| Error::io("update", home.receipt().display(), &cause))
 }

@@ -7,11 +7,12 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::digest::Digest;
 use super::release::Version;
+use crate::own_file;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Receipt {
@@ -29,7 +30,7 @@ pub struct Receipt {
 
 impl Receipt {
     pub fn load(path: &Path) -> Option<Receipt> {
-        Receipt::parse(&fs::read_to_string(path).ok()?)
+        Receipt::parse(&own_file::read(path).ok()?)
     }
 
     fn parse(text: &str) -> Option<Receipt> {
@@ -65,8 +66,7 @@ impl Receipt {
 
     /// Writes the receipt whole to `path`, replacing what is there.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        remove_if_present(path)?;
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        let mut file = own_file::create(path)?;
         file.write_all(self.text().as_bytes())?;
         file.sync_all()
     }
@@ -82,19 +82,12 @@ pub fn recover(receipt: &Path, executable: &Path) -> io::Result<()> {
     let next = next_path(receipt);
     match Receipt::load(&next) {
         Some(waiting) if waiting.matches(executable) => fs::rename(&next, receipt),
-        _ => remove_if_present(&next),
+        _ => own_file::remove_if_present(&next),
     }
 }
 
 pub fn modified(metadata: &Metadata) -> (i64, i64) {
     (metadata.mtime(), metadata.mtime_nsec())
-}
-
-pub fn remove_if_present(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

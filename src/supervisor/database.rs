@@ -15,11 +15,10 @@ use super::events::{Event, Events};
 use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::sys;
-use crate::terminal::{Mark, Terminal, unix_time};
+use crate::terminal::{EXPLAIN_AFTER, Mark, Terminal, unix_time};
 
 /// A server that lost its daemon stops within this time.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(15);
-const EXPLAIN_AFTER: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_millis(10);
 /// SQLite's own files beside the database.
 const SUFFIXES: [&str; 4] = ["", "-wal", "-shm", "-journal"];

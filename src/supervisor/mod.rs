@@ -18,10 +18,11 @@ use std::time::{Duration, Instant};
 
 use self::database::Database;
 pub use self::events::{Event, Events, KEEP_SIGNAL, RESTART_SIGNAL};
+pub use self::ports::check as check_ports;
 use self::restart::{Decision, History, MAX_FAILURES};
 use self::server::{Launch, Server, describe};
 use crate::config::Managed;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::health::{self, Health};
 use crate::home::Home;
 use crate::install::Installed;
@@ -111,7 +112,7 @@ impl<'a> Supervisor<'a> {
         let Some(database) = Database::open(path, &mut events, terminal)? else {
             return Ok(None);
         };
-        ports::check(config)?;
+        check_ports(config)?;
         let log = log_file::open(&home.log())?;
         Ok(Some(Supervisor {
             config,
@@ -151,22 +152,20 @@ impl<'a> Supervisor<'a> {
                 Watched::RestartRequested => {
                     self.publish(Phase::Restarting);
                     self.terminal.line(Mark::Info, "Restarting Temporal.");
-                    if self.stop(server, STOP_GRACE, 0) > 0 {
-                        self.terminal.line(Mark::Done, "Temporal stopped.");
-                        return Ok(());
+                    match self.stop(server, STOP_GRACE, 0) {
+                        true => None,
+                        false => self.start_again()?,
                     }
-                    self.start_again(Duration::ZERO)?
                 }
-                Watched::Ended(status) => self.recover(server, &describe(status))?,
+                Watched::Ended(status) => self.recover(server.serving_since, &describe(status))?,
                 Watched::Hung => {
                     self.terminal.line(Mark::Warning, "Temporal does not answer any more; stopping it.");
                     let serving_since = server.serving_since;
                     self.publish(Phase::Restarting);
-                    if self.stop(server, HUNG_GRACE, 0) > 0 {
-                        self.terminal.line(Mark::Done, "Temporal stopped.");
-                        return Ok(());
+                    match self.stop(server, HUNG_GRACE, 0) {
+                        true => None,
+                        false => self.recover(serving_since, "not answering health checks")?,
                     }
-                    self.recover_after(serving_since, "not answering health checks")?
                 }
             };
             match next {
@@ -235,8 +234,8 @@ impl<'a> Supervisor<'a> {
             let now = Instant::now();
             if now >= deadline {
                 return match self.stop(server, HUNG_GRACE, 0) {
-                    0 => Started::Failed(Fault::TimedOut),
-                    _ => Started::StopRequested,
+                    true => Started::StopRequested,
+                    false => Started::Failed(Fault::TimedOut),
                 };
             }
             let health = health::check(address, deadline.min(now + HEALTH_TIMEOUT), Some(self.events.pending()));
@@ -313,13 +312,9 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    fn recover(&mut self, server: Server, what: &str) -> Result<Option<Server>> {
-        self.recover_after(server.serving_since, what)
-    }
-
     /// Starts again after an unexpected end, as often as the policy allows.
     /// None: a stop was requested meanwhile.
-    fn recover_after(&mut self, serving_since: Option<Instant>, what: &str) -> Result<Option<Server>> {
+    fn recover(&mut self, serving_since: Option<Instant>, what: &str) -> Result<Option<Server>> {
         let mut what = what.to_owned();
         let mut served = serving_since.map(|since| since.elapsed());
         loop {
@@ -359,17 +354,14 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Starts again because it was asked for.
-    fn start_again(&mut self, delay: Duration) -> Result<Option<Server>> {
-        if self.stop_requested_within(delay) {
-            return Ok(None);
-        }
+    fn start_again(&mut self) -> Result<Option<Server>> {
         match self.start(false)? {
             Started::Serving(server) => {
                 self.tell_ready_again(&server);
                 Ok(Some(server))
             }
             Started::StopRequested => Ok(None),
-            Started::Failed(fault) => self.recover_after(None, &fault.describe()),
+            Started::Failed(fault) => self.recover(None, &fault.describe()),
         }
     }
 
@@ -394,12 +386,11 @@ impl<'a> Supervisor<'a> {
         self.publish(Phase::Stopping);
         self.terminal.transient(Mark::Info, &format!("Stopping Temporal (PID: {})...", server.pid()));
         self.stop(server, STOP_GRACE, 1);
-        self.terminal.line(Mark::Done, "Temporal stopped.");
     }
 
     /// SIGTERM, and SIGKILL when `grace` is over or a stop is requested for the
-    /// second time. Takes and returns how often one was requested.
-    fn stop(&mut self, mut server: Server, grace: Duration, mut asked: u32) -> u32 {
+    /// second time; `asked` times it was already. Returns whether it was at all.
+    fn stop(&mut self, mut server: Server, grace: Duration, mut asked: u32) -> bool {
         let pid = server.pid();
         server.terminate();
         let deadline = after(grace);
@@ -428,7 +419,10 @@ impl<'a> Supervisor<'a> {
             server.kill();
             killed = true;
         }
-        asked
+        if asked > 0 {
+            self.terminal.line(Mark::Done, "Temporal stopped.");
+        }
+        asked > 0
     }
 
     /// Whether the fault may lie in a database that holds nothing yet.
@@ -479,6 +473,11 @@ impl<'a> Supervisor<'a> {
             format!("{database} cannot be written to; check its permissions and the free space")
         } else if says("unknown flag") || says("unknown shorthand flag") {
             "check --temporal-arg and 'temporal server start-dev --help'".into()
+        } else if let (Some(Fault::TimedOut), Some(argument)) = (fault, self.config.address_argument()) {
+            format!(
+                "'{}' moves it to where stigmer does not look; use stigmer's own --port and --ip",
+                argument.display()
+            )
         } else if matches!(fault, Some(Fault::TimedOut)) {
             format!("give it more time with --ready-timeout, or see {log}")
         } else if matches!(fault, Some(Fault::Ended(status)) if describe(*status).starts_with("signal 9")) {
@@ -513,9 +512,8 @@ impl<'a> Supervisor<'a> {
 /// Tells other commands. A full disk must not stop the daemon.
 pub fn publish(state: &State, home: &Home, terminal: &mut Terminal) {
     if let Err(cause) = state.store(&home.state()) {
-        let why = crate::error::reason(&cause);
-        terminal
-            .line(Mark::Warning, &format!("Cannot write {}: {why}; 'status' will know less.", home.state().display()));
+        let (path, why) = (home.state(), reason(&cause));
+        terminal.warn_once(&format!("Cannot write {}: {why}; 'status' will know less.", path.display()));
     }
 }
 
@@ -526,12 +524,13 @@ pub fn stop_orphan(left: &State, terminal: &mut Terminal) {
     let pid = orphan.pid;
     terminal.line(Mark::Warning, &format!("Temporal of an earlier daemon still runs (PID: {pid}); stopping it."));
     sys::signal(pid, SIGTERM);
-    let deadline = after(STOP_GRACE);
-    while orphan.is_alive() && !is_zombie(pid) {
-        if Instant::now() >= deadline && is_same_process(orphan) {
+    let (deadline, limit) = (after(STOP_GRACE), after(STOP_GRACE + HUNG_GRACE));
+    let mut killed = false;
+    while is_same_process(orphan) && Instant::now() < limit {
+        if !killed && Instant::now() >= deadline {
             terminal.line(Mark::Warning, &format!("Killing it (PID: {pid}): it did not stop in time."));
             sys::signal_group(pid, SIGKILL);
-            break;
+            killed = true;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -539,15 +538,11 @@ pub fn stop_orphan(left: &State, terminal: &mut Terminal) {
 
 /// The Temporal that still runs without the daemon that wrote `left`.
 pub fn orphan(left: &State) -> Option<&state::Process> {
-    left.temporal.as_ref().filter(|orphan| is_same_process(orphan) && !is_zombie(orphan.pid))
+    left.temporal.as_ref().filter(|orphan| is_same_process(orphan))
 }
 
+/// Whether it lives: one that has ended, and waits for a parent that does not
+/// reap, has no executable any more.
 fn is_same_process(process: &state::Process) -> bool {
     process.is_alive() && process.executable.is_some() && process.executable == sys::executable(process.pid)
-}
-
-/// A process that has ended and waits for a parent that does not reap has no
-/// executable any more.
-fn is_zombie(pid: u32) -> bool {
-    sys::executable(pid).is_none()
 }

@@ -543,7 +543,7 @@ fn a_detached_start_that_is_interrupted_leaves_nothing() {
         let start = home.stigmer(["local", "start", "--detach"]).spawn();
         wait_for_phase(&home, "starting");
         start.signal(number);
-        start.wait().fails_with(&["cannot start the daemon", "stopped before it was ready"]);
+        start.wait().fails_as(128 + number, &["cannot start the daemon", "interrupted before it was ready"]);
         home.wait_until_quiet(LIMIT);
         assert_eq!(status(&home).0, 3);
     }
@@ -573,7 +573,9 @@ fn a_state_that_cannot_be_written_does_not_stop_the_daemon() {
     home.crash("1");
     daemon.wait_for_stdout("[✓] Temporal is ready again");
     daemon.signal(libc::SIGTERM);
-    daemon.wait().success();
+    let outcome = daemon.wait();
+    outcome.success();
+    assert_eq!(outcome.stdout.matches("Cannot write").count(), 1, "{}", outcome.describe());
     home.assert_quiet();
 }
 

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attack;
 mod cli;
 mod download;
 mod external;

@@ -266,7 +266,7 @@ fn a_run_that_is_interrupted_before_its_command_leaves_nothing() {
         let run = run_shell(&home, "echo begun > begun").spawn();
         home.wait_for("the start", || home.state_field("phase").as_deref() == Some("starting"));
         run.signal(number);
-        assert_ne!(run.wait().code(), 0);
+        run.wait().fails_as(128 + number, &["interrupted before it was ready"]);
         assert!(!note(&home, "begun").exists());
         home.wait_until_quiet(LIMIT);
     }

@@ -321,7 +321,13 @@ impl Outcome<'_> {
     /// that says what failed and why in words, no trace of the program's inside.
     #[track_caller]
     pub fn fails_with(&self, words: &[&str]) -> &Self {
-        self.exits_with(1);
+        self.fails_as(1, words)
+    }
+
+    /// The same with another exit code.
+    #[track_caller]
+    pub fn fails_as(&self, code: i32, words: &[&str]) -> &Self {
+        self.exits_with(code);
         let error = self.error();
         for word in words {
             assert!(self.stderr.contains(word), "'{word}' is missing on stderr\n{}", self.describe());

@@ -1,0 +1,64 @@
+//! The small files that stigmer keeps for itself: locks, state, receipt.
+//!
+//! Whatever lies in their place is not followed when it is a link, and not
+//! waited for when it is a FIFO: it is an error.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Opens `path` as `options` say; a file that is made is the user's alone.
+pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let file = options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::NotSeekable, "it is no file")),
+    }
+}
+
+/// A new file at `path`, in the place of what is there.
+pub fn create(path: &Path) -> io::Result<File> {
+    remove_if_present(path)?;
+    open(path, File::options().write(true).create_new(true))
+}
+
+/// The text of `path`.
+pub fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    open(path, File::options().read(true))?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+pub fn remove_if_present(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn what_is_no_file_is_neither_followed_nor_waited_for() {
+        let directory = std::env::temp_dir().join(format!("stigmer-own-file-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (victim, link, fifo) = (directory.join("victim"), directory.join("link"), directory.join("fifo"));
+        create(&victim).unwrap().write_all(b"precious").unwrap();
+        symlink(&victim, &link).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        assert_eq!(read(&victim).unwrap(), "precious");
+        for path in [&link, &fifo, &directory] {
+            assert!(read(path).is_err(), "{}", path.display());
+            assert!(open(path, File::options().write(true)).is_err(), "{}", path.display());
+        }
+        create(&link).unwrap().write_all(b"new").unwrap();
+        create(&fifo).unwrap();
+        assert_eq!((read(&victim).unwrap(), read(&link).unwrap()), ("precious".into(), "new".into()));
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}
