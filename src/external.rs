@@ -46,22 +46,25 @@ pub enum Reached {
 pub fn reach(address: &Address, limit: Duration) -> Result<Reached, String> {
     let deadline = after(limit);
     let addresses = resolve(address)?;
+    let mut answered = false;
     loop {
         let mut causes = Vec::new();
-        let mut not_serving = false;
         for (index, candidate) in addresses.iter().enumerate() {
             // What is left is shared among those not asked yet.
             let left = deadline.saturating_duration_since(Instant::now());
             let share = left / (addresses.len() - index) as u32;
             match health::check(*candidate, after(share), None) {
                 Health::Serving => return Ok(Reached::Serving),
+                Health::NotServing => answered = true,
+                // It was just too little time for one more answer.
+                Health::Silent if answered => {}
                 Health::NoGrpc | Health::NoHealthCheck | Health::Silent => return Ok(Reached::Connected),
-                Health::NotServing => not_serving = true,
                 Health::Unreachable(cause) => causes.push(format!("{candidate}: {cause}")),
                 Health::Interrupted => {}
             }
         }
-        if !not_serving {
+        // One that answered once is asked until the end, whatever comes between.
+        if !answered {
             return Err(match causes.len() {
                 0 => format!("no answer within {} s", limit.as_secs()),
                 _ => causes.join("; "),
