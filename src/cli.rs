@@ -32,34 +32,31 @@ pub enum Shell {
 
 pub const SHELLS: [(&str, Shell); 3] = [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)];
 
-/// The options of `start` and `run`, each as typed, or None.
+/// The options of `start` and `run` as they were typed, in their order.
 #[derive(Debug, Default, Clone, PartialEq)]
-pub struct ServerOptions {
-    pub temporal_host: Option<OsString>,
-    pub port: Option<OsString>,
-    pub ui_port: Option<OsString>,
-    pub ip: Option<OsString>,
-    pub temporal_version: Option<OsString>,
-    pub temporal_bin: Option<OsString>,
-    pub mirror: Option<OsString>,
-    pub offline: bool,
-    pub temporal_args: Vec<OsString>,
-    pub ready_timeout: Option<OsString>,
+pub struct ServerOptions(Vec<(&'static OptionSpec, OsString)>);
+
+impl ServerOptions {
+    /// A switch that was typed has the value `1`, as its variable would.
+    pub fn push(&mut self, option: &'static OptionSpec, value: impl Into<OsString>) {
+        self.0.push((option, value.into()));
+    }
+
+    /// The value that counts: the last one typed.
+    pub fn value(&self, option: &OptionSpec) -> Option<&OsStr> {
+        self.values(option).last()
+    }
+
+    pub fn values(&self, option: &OptionSpec) -> impl Iterator<Item = &OsStr> {
+        self.0.iter().filter(move |(typed, _)| typed.long == option.long).map(|(_, value)| value.as_os_str())
+    }
 }
 
 /// What an option is, for the parser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Id {
-    TemporalHost,
-    Port,
-    UiPort,
-    Ip,
-    TemporalVersion,
-    TemporalBin,
-    Mirror,
-    Offline,
-    TemporalArg,
-    ReadyTimeout,
+    /// One of `start` and `run`, for `config` to decide.
+    Server,
     Detach,
     Force,
     Json,
@@ -88,36 +85,28 @@ const fn switch(id: Id, long: &'static str, short: Option<char>, help: &'static 
 }
 
 const fn setting(
-    id: Id,
     long: &'static str,
     value: &'static str,
     variable: Option<&'static str>,
     default: Option<&'static str>,
     help: &'static str,
 ) -> OptionSpec {
-    OptionSpec { id, long, short: None, value: Some(value), variable, default, help, is_path: false }
+    OptionSpec { id: Id::Server, long, short: None, value: Some(value), variable, default, help, is_path: false }
 }
 
 const fn path(option: OptionSpec) -> OptionSpec {
     OptionSpec { is_path: true, ..option }
 }
 
-pub const TEMPORAL_HOST: OptionSpec = setting(
-    Id::TemporalHost,
-    "temporal-host",
-    "HOST[:PORT]",
-    Some("TEMPORAL_SERVICE_ADDRESS"),
-    None,
-    "use this Temporal and start none",
-);
+pub const TEMPORAL_HOST: OptionSpec =
+    setting("temporal-host", "HOST[:PORT]", Some("TEMPORAL_SERVICE_ADDRESS"), None, "use this Temporal and start none");
 pub const PORT: OptionSpec =
-    setting(Id::Port, "port", "N", Some("STIGMER_TEMPORAL_PORT"), Some("7233"), "port of Temporal's gRPC frontend");
+    setting("port", "N", Some("STIGMER_TEMPORAL_PORT"), Some("7233"), "port of Temporal's gRPC frontend");
 pub const UI_PORT: OptionSpec =
-    setting(Id::UiPort, "ui-port", "N", Some("STIGMER_TEMPORAL_UI_PORT"), Some("port + 1000"), "port of the Web UI");
+    setting("ui-port", "N", Some("STIGMER_TEMPORAL_UI_PORT"), Some("port + 1000"), "port of the Web UI");
 pub const IP: OptionSpec =
-    setting(Id::Ip, "ip", "ADDR", Some("STIGMER_TEMPORAL_IP"), Some("127.0.0.1"), "address that Temporal binds to");
+    setting("ip", "ADDR", Some("STIGMER_TEMPORAL_IP"), Some("127.0.0.1"), "address that Temporal binds to");
 pub const TEMPORAL_VERSION: OptionSpec = setting(
-    Id::TemporalVersion,
     "temporal-version",
     "V",
     Some("STIGMER_TEMPORAL_VERSION"),
@@ -125,7 +114,6 @@ pub const TEMPORAL_VERSION: OptionSpec = setting(
     "version of the Temporal CLI to install",
 );
 pub const TEMPORAL_BIN: OptionSpec = path(setting(
-    Id::TemporalBin,
     "temporal-bin",
     "PATH",
     Some("STIGMER_TEMPORAL_BIN"),
@@ -133,7 +121,6 @@ pub const TEMPORAL_BIN: OptionSpec = path(setting(
     "use this executable as it is, never download",
 ));
 pub const MIRROR: OptionSpec = path(setting(
-    Id::Mirror,
     "mirror",
     "URL|DIR",
     Some("STIGMER_TEMPORAL_MIRROR"),
@@ -141,11 +128,10 @@ pub const MIRROR: OptionSpec = path(setting(
     "where releases come from: a URL or a directory",
 ));
 pub const OFFLINE: OptionSpec =
-    OptionSpec { variable: Some("STIGMER_OFFLINE"), ..switch(Id::Offline, "offline", None, "never touch the network") };
+    OptionSpec { variable: Some("STIGMER_OFFLINE"), ..switch(Id::Server, "offline", None, "never touch the network") };
 pub const TEMPORAL_ARG: OptionSpec =
-    setting(Id::TemporalArg, "temporal-arg", "ARG", None, None, "pass ARG to 'temporal server start-dev' (repeatable)");
+    setting("temporal-arg", "ARG", None, None, "pass ARG to 'temporal server start-dev' (repeatable)");
 pub const READY_TIMEOUT: OptionSpec = setting(
-    Id::ReadyTimeout,
     "ready-timeout",
     "SECONDS",
     Some("STIGMER_READY_TIMEOUT"),
@@ -157,7 +143,7 @@ const DETACH: OptionSpec =
     switch(Id::Detach, "detach", Some('d'), "run in the background; return once Temporal is ready");
 
 /// In the order in which people need them.
-static SERVER_OPTIONS: &[&OptionSpec] = &[
+pub static SERVER_OPTIONS: &[&OptionSpec] = &[
     &PORT,
     &UI_PORT,
     &IP,
@@ -326,7 +312,8 @@ pub static LOGS: CommandSpec = CommandSpec {
         &switch(Id::Follow, "follow", Some('f'), "go on with what is added, across rotation"),
         &OptionSpec {
             short: Some('n'),
-            ..setting(Id::Lines, "lines", "N", None, Some("100"), "how many lines of the end to show")
+            id: Id::Lines,
+            ..setting("lines", "N", None, Some("100"), "how many lines of the end to show")
         },
     ],
     subcommands: &[],
@@ -447,7 +434,7 @@ fn parse_options(parser: &mut lexopt::Parser, command: &'static CommandSpec) -> 
     let mut server = ServerOptions::default();
     let (mut detach, mut force, mut json, mut follow, mut lines) = (false, false, false, false, 100);
     while let Some(argument) = next(parser, command)? {
-        let id = match &argument {
+        let option = match &argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(command)),
             Arg::Value(word) if command.name == Name::Run => {
                 let program = word.clone();
@@ -457,34 +444,24 @@ fn parse_options(parser: &mut lexopt::Parser, command: &'static CommandSpec) -> 
             Arg::Value(word) => {
                 return Err(usage_error(command, format!("unexpected argument '{}'", word.display())));
             }
-            option => find(command, option).ok_or_else(|| unknown_option(command, option))?.id,
+            typed => find(command, typed).ok_or_else(|| unknown_option(command, typed))?,
         };
+        let long = option.long;
         let mut value = || {
-            let spec = command.options.iter().find(|option| option.id == id);
-            parser.value().map_err(|_| {
-                let (long, name) = spec.map_or(("", ""), |spec| (spec.long, spec.value.unwrap_or("")));
-                usage_error(command, format!("--{long} needs a value: --{long} {name}"))
-            })
+            let name = option.value.unwrap_or_default();
+            parser.value().map_err(|_| usage_error(command, format!("--{long} needs a value: --{long} {name}")))
         };
-        match id {
-            Id::TemporalHost => server.temporal_host = Some(value()?),
-            Id::Port => server.port = Some(value()?),
-            Id::UiPort => server.ui_port = Some(value()?),
-            Id::Ip => server.ip = Some(value()?),
-            Id::TemporalVersion => server.temporal_version = Some(value()?),
-            Id::TemporalBin => server.temporal_bin = Some(value()?),
-            Id::Mirror => server.mirror = Some(value()?),
-            Id::TemporalArg => server.temporal_args.push(value()?),
-            Id::ReadyTimeout => server.ready_timeout = Some(value()?),
+        match option.id {
+            Id::Server if option.value.is_some() => server.push(option, value()?),
+            Id::Server => server.push(option, "1"),
             Id::Lines => lines = number_of_lines(&value()?)?,
-            Id::Offline => server.offline = true,
             Id::Detach => detach = true,
             Id::Force => force = true,
             Id::Json => json = true,
             Id::Follow => follow = true,
         }
         if let Some(value) = parser.optional_value() {
-            let text = format!("'--{}' takes no value, but got '{}'", long_name(command, id), value.display());
+            let text = format!("'--{long}' takes no value, but got '{}'", value.display());
             return Err(usage_error(command, text));
         }
     }
@@ -534,10 +511,6 @@ fn find(command: &CommandSpec, argument: &Arg<'_>) -> Option<&'static OptionSpec
         Arg::Short(letter) => option.short == Some(*letter),
         Arg::Value(_) => false,
     })
-}
-
-fn long_name(command: &CommandSpec, id: Id) -> &'static str {
-    command.options.iter().find(|option| option.id == id).map_or("", |option| option.long)
 }
 
 fn number_of_lines(value: &OsStr) -> Result<u64> {
@@ -674,7 +647,7 @@ mod tests {
     #[test]
     fn values_come_attached_or_behind() {
         let port = |line: &str| match parse_words(line).unwrap() {
-            Command::Start { server, .. } => server.port.unwrap(),
+            Command::Start { server, .. } => server.value(&PORT).map(OsString::from).unwrap(),
             other => panic!("{other:?}"),
         };
         assert_eq!(port("local start --port 7234"), "7234");
@@ -710,7 +683,7 @@ mod tests {
         else {
             panic!()
         };
-        assert_eq!((program, server.port), ("pytest".into(), Some("1".into())));
+        assert_eq!((program, server.value(&PORT)), ("pytest".into(), Some("1".as_ref())));
         assert_eq!(arguments, ["-x", "--port", "2", "--", "y"]);
     }
 

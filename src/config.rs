@@ -8,12 +8,12 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::{self, OptionSpec, ServerOptions};
 use crate::error::{Error, Result};
-use crate::install::release::{Mirror, PINNED_VERSION, Version};
+use crate::release::{Mirror, PINNED_VERSION, Version, without_credentials};
 
 pub const DEFAULT_PORT: u16 = 7233;
 /// The Web UI's port lies this far above the frontend's, as in Temporal itself.
@@ -115,8 +115,15 @@ impl Managed {
         })
     }
 
+    /// Whether `--temporal-arg --headless` turns the Web UI off, in the words
+    /// that Temporal's flag parser takes (Go's strconv.ParseBool).
     pub fn is_headless(&self) -> bool {
-        self.temporal_args.iter().any(|argument| argument == "--headless" || argument == "--headless=true")
+        let of_argument = |argument: &OsString| match argument.to_str()?.strip_prefix("--headless")? {
+            "" | "=1" | "=t" | "=T" | "=true" | "=TRUE" | "=True" => Some(true),
+            "=0" | "=f" | "=F" | "=false" | "=FALSE" | "=False" => Some(false),
+            _ => None,
+        };
+        self.temporal_args.iter().filter_map(of_argument).next_back().unwrap_or(false)
     }
 
     /// The database that Temporal is told to use behind our back, by
@@ -135,15 +142,6 @@ impl Managed {
             }
         }
         found.map(PathBuf::from)
-    }
-
-    /// An argument that moves Temporal to where we do not look for it.
-    pub fn address_argument(&self) -> Option<&OsStr> {
-        let moves = |argument: &&OsString| {
-            let name = argument.as_bytes().split(|&byte| byte == b'=').next().unwrap_or_default();
-            name == b"--port" || name == b"--ip" || (name.starts_with(b"-p") && !name.starts_with(b"--"))
-        };
-        self.temporal_args.iter().find(moves).map(OsString::as_os_str)
     }
 }
 
@@ -164,76 +162,18 @@ impl fmt::Display for Address {
     }
 }
 
-/// Decides every setting of `start` and `run`.
-pub fn resolve(options: &ServerOptions, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Config> {
-    let resolver = Resolver { variable };
-    if let Some(typed) = resolver.typed(&cli::TEMPORAL_HOST, options.temporal_host.as_ref()) {
-        return resolve_external(options, &typed).map(Config::External);
+/// Decides every setting of `start` and `run`. `directory` is where they were
+/// typed: the daemon leaves it, so no path may depend on it.
+pub fn resolve(
+    options: &ServerOptions,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+    directory: &Path,
+) -> Result<Config> {
+    let resolver = Resolver { options, variable, directory };
+    match resolver.typed(&cli::TEMPORAL_HOST) {
+        Some(typed) => resolver.external(&typed).map(Config::External),
+        None => resolver.managed().map(Config::Managed),
     }
-    let port = resolver.setting(&cli::PORT, options.port.as_ref(), || Ok(DEFAULT_PORT), port_number)?;
-    let ui_port = resolver.setting(
-        &cli::UI_PORT,
-        options.ui_port.as_ref(),
-        || {
-            port.value.checked_add(UI_PORT_OFFSET).ok_or_else(|| {
-                Error::usage(format!(
-                    "no port is left for the Web UI: {} + {UI_PORT_OFFSET} is above 65535",
-                    port.value
-                ))
-                .hint("choose one with --ui-port, for example --ui-port 8233")
-            })
-        },
-        port_number,
-    )?;
-    if port.value == ui_port.value {
-        return Err(Error::usage(format!("port {} cannot serve both gRPC and the Web UI", port.value))
-            .hint("choose two with --port and --ui-port"));
-    }
-    Ok(Config::Managed(Managed {
-        port,
-        ui_port,
-        ip: resolver.setting(&cli::IP, options.ip.as_ref(), || Ok(Ipv4Addr::LOCALHOST.into()), ip_address)?,
-        version: resolver.setting(
-            &cli::TEMPORAL_VERSION,
-            options.temporal_version.as_ref(),
-            || Ok(PINNED_VERSION),
-            |text| Version::parse(text).ok_or_else(|| "a version such as 1.9.1".into()),
-        )?,
-        executable: resolver.path_setting(&cli::TEMPORAL_BIN, options.temporal_bin.as_ref())?,
-        mirror: resolver.mirror(options.mirror.as_ref())?,
-        offline: resolver.offline(options.offline)?,
-        temporal_args: options.temporal_args.clone(),
-        ready_timeout: resolver.setting(
-            &cli::READY_TIMEOUT,
-            options.ready_timeout.as_ref(),
-            || Ok(DEFAULT_READY_TIMEOUT),
-            seconds,
-        )?,
-    }))
-}
-
-fn resolve_external(options: &ServerOptions, typed: &Typed) -> Result<External> {
-    let managed_only = [
-        (cli::PORT.long, options.port.is_some()),
-        (cli::UI_PORT.long, options.ui_port.is_some()),
-        (cli::IP.long, options.ip.is_some()),
-        (cli::TEMPORAL_VERSION.long, options.temporal_version.is_some()),
-        (cli::TEMPORAL_BIN.long, options.temporal_bin.is_some()),
-        (cli::MIRROR.long, options.mirror.is_some()),
-        (cli::OFFLINE.long, options.offline),
-        (cli::TEMPORAL_ARG.long, !options.temporal_args.is_empty()),
-        (cli::READY_TIMEOUT.long, options.ready_timeout.is_some()),
-    ];
-    let ignored: Vec<_> = managed_only.iter().filter(|(_, given)| *given).map(|(long, _)| *long).collect();
-    if let (Source::Flag(host), [first, ..]) = (typed.source, ignored.as_slice()) {
-        return Err(Error::usage(format!("--{first} cannot go with --{host}: no Temporal is started there"))
-            .hint(format!("leave out one of them; --{first} is for the managed local Temporal")));
-    }
-    let address = parse_address(typed.value.to_str().unwrap_or("\u{fffd}")).map_err(|why| {
-        let error = Error::usage(format!("{} is no address: '{}': {}", typed.source, typed.value.display(), why.what));
-        error.hint(why.hint)
-    })?;
-    Ok(External { address: Setting { value: address, source: typed.source }, ignored })
 }
 
 /// A word and where it was typed.
@@ -243,14 +183,58 @@ struct Typed {
 }
 
 struct Resolver<'a> {
+    options: &'a ServerOptions,
     variable: &'a dyn Fn(&str) -> Option<OsString>,
+    directory: &'a Path,
 }
 
 impl Resolver<'_> {
+    fn managed(&self) -> Result<Managed> {
+        let port = self.setting(&cli::PORT, || Ok(DEFAULT_PORT), port_number)?;
+        let above = || {
+            port.value.checked_add(UI_PORT_OFFSET).ok_or_else(|| {
+                let text = format!("no port is left for the Web UI: {} + {UI_PORT_OFFSET} is above 65535", port.value);
+                Error::usage(text).hint("choose one with --ui-port, for example --ui-port 8233")
+            })
+        };
+        let ui_port = self.setting(&cli::UI_PORT, above, port_number)?;
+        if port.value == ui_port.value {
+            return Err(Error::usage(format!("port {} cannot serve both gRPC and the Web UI", port.value))
+                .hint("choose two with --port and --ui-port"));
+        }
+        let version = |text: &str| Version::parse(text).ok_or_else(|| "a version such as 1.9.1".into());
+        Ok(Managed {
+            ip: self.setting(&cli::IP, || Ok(Ipv4Addr::LOCALHOST.into()), ip_address)?,
+            version: self.setting(&cli::TEMPORAL_VERSION, || Ok(PINNED_VERSION), version)?,
+            executable: self.executable()?,
+            mirror: self.mirror()?,
+            offline: self.setting(&cli::OFFLINE, || Ok(false), yes_or_no)?,
+            temporal_args: self.temporal_args()?,
+            ready_timeout: self.setting(&cli::READY_TIMEOUT, || Ok(DEFAULT_READY_TIMEOUT), seconds)?,
+            port,
+            ui_port,
+        })
+    }
+
+    fn external(&self, typed: &Typed) -> Result<External> {
+        let managed_only = cli::SERVER_OPTIONS.iter().filter(|option| option.long != cli::TEMPORAL_HOST.long);
+        let given = managed_only.filter(|option| self.options.value(option).is_some());
+        let ignored: Vec<_> = given.map(|option| option.long).collect();
+        if let (Source::Flag(host), [first, ..]) = (typed.source, ignored.as_slice()) {
+            return Err(Error::usage(format!("--{first} cannot go with --{host}: no Temporal is started there"))
+                .hint(format!("leave out one of them; --{first} is for the managed local Temporal")));
+        }
+        let address = parse_address(typed.value.to_str().unwrap_or("\u{fffd}")).map_err(|why| {
+            let shown = without_credentials(&typed.value.to_string_lossy());
+            Error::usage(format!("{} is no address: '{shown}': {}", typed.source, why.what)).hint(why.hint)
+        })?;
+        Ok(External { address: Setting { value: address, source: typed.source }, ignored })
+    }
+
     /// Flag > environment variable; an empty variable counts as unset.
-    fn typed(&self, option: &OptionSpec, flag: Option<&OsString>) -> Option<Typed> {
-        if let Some(value) = flag {
-            return Some(Typed { value: value.clone(), source: Source::Flag(option.long) });
+    fn typed(&self, option: &OptionSpec) -> Option<Typed> {
+        if let Some(value) = self.options.value(option) {
+            return Some(Typed { value: value.into(), source: Source::Flag(option.long) });
         }
         let name = option.variable?;
         let value = (self.variable)(name).filter(|value| !value.is_empty())?;
@@ -260,11 +244,10 @@ impl Resolver<'_> {
     fn setting<T>(
         &self,
         option: &OptionSpec,
-        flag: Option<&OsString>,
         default: impl FnOnce() -> Result<T>,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<Setting<T>> {
-        let Some(typed) = self.typed(option, flag) else {
+        let Some(typed) = self.typed(option) else {
             return Ok(Setting { value: default()?, source: Source::Default });
         };
         let parsed = match typed.value.to_str() {
@@ -279,49 +262,58 @@ impl Resolver<'_> {
         }
     }
 
-    fn path_setting(&self, option: &OptionSpec, flag: Option<&OsString>) -> Result<Setting<Option<PathBuf>>> {
-        match self.typed(option, flag) {
+    fn executable(&self) -> Result<Setting<Option<PathBuf>>> {
+        match self.typed(&cli::TEMPORAL_BIN) {
             None => Ok(Setting { value: None, source: Source::Default }),
             Some(typed) if typed.value.is_empty() => {
                 Err(Error::usage(format!("{} takes the path of a file, not ''", typed.source)))
             }
-            Some(typed) => Ok(Setting { value: Some(absolute(&typed.value)), source: typed.source }),
+            Some(typed) => Ok(Setting { value: Some(self.directory.join(typed.value)), source: typed.source }),
         }
     }
 
-    fn mirror(&self, flag: Option<&OsString>) -> Result<Setting<Mirror>> {
-        match self.typed(&cli::MIRROR, flag) {
-            None => Ok(Setting { value: Mirror::github(), source: Source::Default }),
-            Some(typed) => match Mirror::parse(&typed.value) {
-                Ok(Mirror::Directory(path)) => {
-                    let value = Mirror::Directory(absolute(path.as_os_str()));
-                    Ok(Setting { value, source: typed.source })
-                }
-                Ok(value) => Ok(Setting { value, source: typed.source }),
-                Err(why) => Err(Error::usage(format!(
-                    "{} is no mirror: '{}': {why}",
-                    typed.source,
-                    typed.value.display()
-                ))
-                .hint("give the URL (http or https) or the directory that holds v1.9.1/temporal_cli_1.9.1_...tar.gz")),
-            },
-        }
-    }
-
-    fn offline(&self, flag: bool) -> Result<Setting<bool>> {
-        let flag = flag.then(|| OsString::from("1"));
-        let parse = |text: &str| match text.to_ascii_lowercase().as_str() {
-            "1" | "true" | "yes" | "on" => Ok(true),
-            "0" | "false" | "no" | "off" => Ok(false),
-            _ => Err("1 or 0".to_owned()),
+    fn mirror(&self) -> Result<Setting<Mirror>> {
+        let Some(Typed { value, source }) = self.typed(&cli::MIRROR) else {
+            return Ok(Setting { value: Mirror::github(), source: Source::Default });
         };
-        self.setting(&cli::OFFLINE, flag.as_ref(), || Ok(false), parse)
+        match Mirror::parse(&value) {
+            Ok(Mirror::Directory(path)) => Ok(Setting { value: Mirror::Directory(self.directory.join(path)), source }),
+            Ok(value) => Ok(Setting { value, source }),
+            Err(why) => {
+                let shown = without_credentials(&value.to_string_lossy());
+                Err(Error::usage(format!("{source} is no mirror: '{shown}': {why}")).hint(
+                    "give the URL (http or https) or the directory that holds vX.Y.Z/temporal_cli_X.Y.Z_...tar.gz",
+                ))
+            }
+        }
+    }
+
+    /// They are passed on as they are, but for those that would move Temporal
+    /// to where nobody looks for it.
+    fn temporal_args(&self) -> Result<Vec<OsString>> {
+        let arguments: Vec<OsString> = self.options.values(&cli::TEMPORAL_ARG).map(OsString::from).collect();
+        for argument in &arguments {
+            let name = argument.as_bytes().split(|&byte| byte == b'=').next().unwrap_or_default();
+            let own = match name {
+                b"--port" => cli::PORT.long,
+                b"--ip" => cli::IP.long,
+                b"--ui-port" => cli::UI_PORT.long,
+                [b'-', b'p', ..] => cli::PORT.long,
+                _ => continue,
+            };
+            let text = format!("--{} cannot be {}", cli::TEMPORAL_ARG.long, argument.display());
+            return Err(Error::usage(text).hint(format!("use --{own} of stigmer itself")));
+        }
+        Ok(arguments)
     }
 }
 
-/// The daemon leaves the working directory, so paths must not depend on it.
-fn absolute(path: &OsStr) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path))
+fn yes_or_no(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err("1 or 0".into()),
+    }
 }
 
 fn port_number(text: &str) -> Result<u16, String> {
@@ -430,10 +422,16 @@ impl BadAddress {
 mod tests {
     use super::*;
 
+    /// What was typed.
+    fn typed(words: &[(&'static OptionSpec, &str)]) -> ServerOptions {
+        let mut options = ServerOptions::default();
+        words.iter().for_each(|(option, value)| options.push(option, *value));
+        options
+    }
+
     fn resolve_with(options: ServerOptions, environment: &[(&str, &str)]) -> Result<Config> {
-        resolve(&options, &|name| {
-            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
-        })
+        let variable = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
+        resolve(&options, &variable, Path::new("/where/typed"))
     }
 
     fn managed(options: ServerOptions, environment: &[(&str, &str)]) -> Managed {
@@ -458,7 +456,7 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_its_variable_and_an_empty_variable_is_unset() {
-        let flag = || ServerOptions { port: Some("7300".into()), ..Default::default() };
+        let flag = || typed(&[(&cli::PORT, "7200"), (&cli::PORT, "7300")]);
         let variable = [("STIGMER_TEMPORAL_PORT", "7400")];
         let empty = [("STIGMER_TEMPORAL_PORT", "")];
         let port = |options, environment: &[(&str, &str)]| managed(options, environment).port;
@@ -519,20 +517,17 @@ mod tests {
 
     #[test]
     fn an_external_address_takes_precedence_and_excludes_flags_of_the_managed_server() {
-        let host = Some(OsString::from("a.example"));
-        let port = Some(OsString::from("7300"));
+        let (host, port) = ((&cli::TEMPORAL_HOST, "a.example"), (&cli::PORT, "7300"));
         let environment = [("TEMPORAL_SERVICE_ADDRESS", "b.example:1")];
         let external = |options, environment: &[(&str, &str)]| match resolve_with(options, environment) {
             Ok(Config::External(external)) => external,
             other => panic!("{other:?}"),
         };
-        let by_flag = ServerOptions { temporal_host: host.clone(), ..Default::default() };
-        assert_eq!(external(by_flag, &environment).address.value.to_string(), "a.example:7233");
-        let ignoring = external(ServerOptions { port: port.clone(), ..Default::default() }, &environment);
+        assert_eq!(external(typed(&[host]), &environment).address.value.to_string(), "a.example:7233");
+        let ignoring = external(typed(&[port]), &environment);
         assert_eq!(ignoring.address.source, Source::Variable("TEMPORAL_SERVICE_ADDRESS"));
         assert_eq!(ignoring.ignored, ["port"]);
-        let both = ServerOptions { temporal_host: host, port, ..Default::default() };
-        assert_eq!(resolve_with(both, &[]).unwrap_err().exit_code(), 2);
+        assert_eq!(resolve_with(typed(&[host, port]), &[]).unwrap_err().exit_code(), 2);
     }
 
     #[test]
@@ -578,19 +573,28 @@ mod tests {
 
     #[test]
     fn arguments_for_temporal_that_matter_to_us_are_seen() {
-        let with = |arguments: &[&str]| {
-            let temporal_args = arguments.iter().map(OsString::from).collect();
-            managed(ServerOptions { temporal_args, ..Default::default() }, &[])
+        let options = |arguments: &[&str]| {
+            typed(&arguments.iter().map(|argument| (&cli::TEMPORAL_ARG, *argument)).collect::<Vec<_>>())
         };
+        let with = |arguments: &[&str]| managed(options(arguments), &[]);
         assert_eq!(with(&["--headless"]).ui_url(), None);
+        assert_eq!(with(&["--headless=1"]).ui_url(), None);
+        assert!(with(&["--headless", "--headless=false"]).ui_url().is_some());
         assert_eq!(with(&["--db-filename", "/x"]).database_argument(), Some("/x".into()));
         assert_eq!(with(&["--db-filename=/y", "-f", "/z"]).database_argument(), Some("/z".into()));
         assert_eq!(with(&["-f/a"]).database_argument(), Some("/a".into()));
         assert_eq!(with(&["-f=/b"]).database_argument(), Some("/b".into()));
-        assert_eq!(with(&["--log-level", "debug"]).database_argument(), None);
-        for argument in ["--port", "--port=1", "--ip", "-p", "-p7300"] {
-            assert_eq!(with(&["x", argument]).address_argument(), Some(OsStr::new(argument)));
+        assert_eq!(with(&["--log-level", "--pprof", "--ports"]).database_argument(), None);
+        for argument in ["--port", "--port=1", "--ip", "--ui-port=2", "-p", "-p7300"] {
+            let error = resolve_with(options(&["--log-level", argument]), &[]).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{argument}");
         }
-        assert_eq!(with(&["--log-level", "--pprof", "--ports"]).address_argument(), None);
+    }
+
+    #[test]
+    fn paths_are_meant_from_where_they_were_typed() {
+        let config = managed(typed(&[(&cli::TEMPORAL_BIN, "t"), (&cli::MIRROR, "m")]), &[]);
+        assert_eq!(config.executable.value.unwrap(), Path::new("/where/typed/t"));
+        assert_eq!(config.mirror.value, Mirror::Directory("/where/typed/m".into()));
     }
 }

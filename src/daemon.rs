@@ -18,12 +18,14 @@ use crate::install::{self, Found};
 use crate::lock::Lock;
 use crate::log_file;
 use crate::state::{Daemon, Lifetime, Mode, Phase, Process, State};
-use crate::supervisor::{self, Event, Events, KEEP_SIGNAL, Supervisor};
-use crate::sys::{self, Fork, Forwarder, SIGHUP, SIGINT, SIGTERM, after};
+use crate::supervisor::{self, Event, Events, KEEP_SIGNAL, STOP_GRACE, Supervisor, orphan};
+use crate::sys::{self, Fork, Forwarder, SIGHUP, SIGINT, SIGQUIT, SIGTERM, after};
 use crate::terminal::{EXPLAIN_AFTER, Mark, Terminal, unix_time};
 
 /// How often a waiting command looks at the daemon's lock and state.
-const POLL: Duration = Duration::from_millis(5);
+pub const POLL: Duration = Duration::from_millis(5);
+/// A daemon that was asked to stop is gone by then: it kills Temporal after its grace.
+pub const STOP_LIMIT: Duration = Duration::from_secs(STOP_GRACE.as_secs() + 3);
 
 /// What a daemon needs to know of where and how it was asked for.
 pub struct Context<'a> {
@@ -52,7 +54,11 @@ pub fn serve(
 ) -> Result<Served> {
     let home = context.home;
     home.create()?;
-    match lock_or_find(home, lifetime, terminal)? {
+    let patience = match config {
+        Config::Managed(managed) => managed.ready_timeout.value + STOP_LIMIT,
+        Config::External(_) => STOP_LIMIT,
+    };
+    match lock_or_find(home, lifetime, patience, terminal)? {
         // Never unlocked but by the end of the process: whoever waits for the
         // lock may rely on it that this process is gone.
         Occupancy::Lock(lock) => std::mem::forget(lock),
@@ -60,7 +66,7 @@ pub fn serve(
     }
     terminal.line(Mark::Info, "Stigmer Local Daemon starting...");
     if let Some(left) = &State::load(home) {
-        supervisor::stop_orphan(left, terminal);
+        orphan::stop(left, terminal)?;
     }
     let state = match config {
         Config::Managed(managed) => new_state(Mode::Managed, lifetime, managed.local_address().to_string()),
@@ -101,7 +107,7 @@ fn serve_managed(
     let events = Events::new()?;
     state.ui_url = config.ui_url();
     state.phase = Phase::Installing;
-    supervisor::publish(&state, home, terminal);
+    state.publish(home, terminal);
     if !config.ip.value.is_loopback() {
         let text =
             format!("Temporal will be open to others: it binds to {} and asks for no password.", config.ip.value);
@@ -130,14 +136,14 @@ fn serve_external(
     terminal: &mut Terminal,
     on_ready: &mut dyn FnMut(&mut Terminal),
 ) -> Result<()> {
-    supervisor::publish(&state, context.home, terminal);
+    state.publish(context.home, terminal);
     // Until it is reached a signal may end this process as it would any other.
     external::connect(config, terminal)?;
     let mut events = Events::new()?;
     terminal.line(Mark::Info, "Skipping local Temporal startup");
     state.phase = Phase::Ready;
     state.sessions = 1;
-    supervisor::publish(&state, context.home, terminal);
+    state.publish(context.home, terminal);
     terminal.line(Mark::Done, "Stigmer Daemon Ready.");
     on_ready(terminal);
     loop {
@@ -156,11 +162,12 @@ enum Occupancy {
     Ready(State),
 }
 
-/// Takes the daemon's lock, or waits until its holder is ready or gone.
-fn lock_or_find(home: &Home, lifetime: Lifetime, terminal: &mut Terminal) -> Result<Occupancy> {
-    let began = Instant::now();
-    let mut explained = false;
-    let mut asked_to_stay = None;
+/// Takes the daemon's lock, or waits until its holder is ready or gone; at most
+/// `patience` after it last did something, but as long as it installs.
+fn lock_or_find(home: &Home, lifetime: Lifetime, patience: Duration, terminal: &mut Terminal) -> Result<Occupancy> {
+    let (mut began, mut explained) = (Instant::now(), false);
+    let mut last_sign = None;
+    let mut stay = Stay::default();
     loop {
         if let Some(lock) = Lock::try_exclusive(&home.daemon_lock())? {
             return Ok(Occupancy::Lock(lock));
@@ -168,30 +175,51 @@ fn lock_or_find(home: &Home, lifetime: Lifetime, terminal: &mut Terminal) -> Res
         // Asked of the state alone: looking at the lock would hold it for a
         // moment, and twenty who look would see each other.
         let state = State::load(home).filter(|state| state.daemon.is_alive_under_lock());
+        let sign = state.as_ref().map(|state| (state.daemon.pid, state.phase, state.sessions, state.restarts));
         if !explained && began.elapsed() > EXPLAIN_AFTER {
             terminal.line(Mark::Info, &format!("{}; waiting for it.", describe(state.as_ref())));
             explained = true;
         }
-        if let Some(state) = state.filter(serves) {
-            if lifetime == Lifetime::Shared || state.lifetime == Lifetime::Kept {
-                return Ok(Occupancy::Ready(state));
-            }
-            // It is there for a `run`. Until it says that it stays, it may
-            // stop with that.
-            if asked_to_stay.as_ref() != Some(&state.daemon) {
-                sys::signal(state.daemon.pid, KEEP_SIGNAL);
-                asked_to_stay = Some(state.daemon);
-            }
+        if sign != last_sign {
+            (last_sign, began) = (sign, Instant::now());
+        }
+        let installs = state.as_ref().is_some_and(|state| state.phase == Phase::Installing);
+        if !installs && began.elapsed() > patience {
+            let text = format!("cannot start: {}, for {} s now", describe(state.as_ref()), patience.as_secs());
+            return Err(Error::new(text).hint("stigmer local stop --force"));
+        }
+        if let Some(state) = state.filter(State::serves)
+            && (lifetime == Lifetime::Shared || stay.is_granted(&state, home)?)
+        {
+            return Ok(Occupancy::Ready(state));
         }
         thread::sleep(POLL);
     }
 }
 
-/// Whether the daemon that wrote this is ready. A state that could not be
-/// rewritten, on a full disk, may tell of a Temporal that is gone.
-fn serves(state: &State) -> bool {
-    let is_there = |temporal: &Process| temporal.is_alive_under_lock();
-    state.phase == Phase::Ready && (state.mode == Mode::External || state.temporal.as_ref().is_some_and(is_there))
+/// The request to a daemon that is there for a `run` to stay after it.
+#[derive(Default)]
+struct Stay {
+    /// Held until it is granted: as long as somebody shares this lock, no
+    /// `run` that ends stops the daemon.
+    share: Option<Lock>,
+    asked: Option<Process>,
+}
+
+impl Stay {
+    fn is_granted(&mut self, state: &State, home: &Home) -> Result<bool> {
+        if state.lifetime == Lifetime::Kept {
+            return Ok(true);
+        }
+        if self.share.is_none() {
+            self.share = Lock::try_shared(&home.users_lock())?;
+        }
+        if self.share.is_some() && self.asked.as_ref() != Some(&state.daemon) {
+            sys::signal(state.daemon.pid, KEEP_SIGNAL);
+            self.asked = Some(state.daemon.clone());
+        }
+        Ok(false)
+    }
 }
 
 /// What the holder of the lock is doing.
@@ -205,42 +233,39 @@ fn describe(state: Option<&State>) -> String {
     format!("Another stigmer (PID: {}) is {doing}", state.daemon.pid)
 }
 
-/// What the detached daemon came to.
-pub enum Detached {
-    Ready,
-    AlreadyRunning,
-}
+/// What is passed on: to a daemon that is starting, and to the command of `run`.
+pub const FORWARDED: [i32; 4] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT];
 
 /// Runs `serve` in a background process and returns when it is ready, or has
-/// failed; its lines and errors until then come on our streams. A daemon that
-/// is shared does not inherit the caller's `usage`.
+/// failed; its lines and errors until then come on our streams. Signals that
+/// come from now on wait in the forwarder.
 pub fn detach(
     context: &Context<'_>,
     config: &Config,
-    usage: Option<&Lock>,
+    lifetime: Lifetime,
     mut terminal: Terminal,
     on_running: &dyn Fn(&State, &mut Terminal),
-) -> Result<Detached> {
+) -> Result<Forwarder> {
     context.home.create()?;
     let failed = |cause| Error::io("start", "the background process", &cause);
     let (mut ready, notify) = sys::pipe().map_err(failed)?;
     // A start that is interrupted takes its daemon down too, however early.
-    let signals = [SIGINT, SIGTERM, SIGHUP];
-    let blocked = sys::block_signals(&signals).map_err(failed)?;
+    let blocked = sys::block_signals(&FORWARDED).map_err(failed)?;
     match sys::fork().map_err(failed)? {
         Fork::Parent(pid) => {
             drop(notify);
-            let forwarder = Forwarder::new(&signals, &[]).map_err(failed)?;
-            forwarder.set_target(pid);
+            let forwarder = Forwarder::new(&FORWARDED).map_err(failed)?;
+            forwarder.pass_to(pid, &[]);
             drop(blocked);
-            wait_until_ready(&mut ready, pid, &forwarder)
+            wait_until_ready(&mut ready, pid, &forwarder)?;
+            forwarder.pause();
+            Ok(forwarder)
         }
         Fork::Child => {
             drop((ready, blocked));
             // Nobody shall wait for the end of a pipe, or for a lock, because
-            // of the daemon; `usage` is its parent's alone.
+            // of the daemon: what the caller holds is the caller's alone.
             sys::close_all_but(&notify);
-            let lifetime = if usage.is_some() { Lifetime::Shared } else { Lifetime::Kept };
             let code = serve_detached(context, config, lifetime, &mut terminal, notify, on_running);
             std::process::exit(code.into());
         }
@@ -248,38 +273,32 @@ pub fn detach(
 }
 
 const READY: u8 = b'R';
-const ALREADY_RUNNING: u8 = b'A';
 
 /// The parent's side: a byte tells success, the end of the pipe failure.
-fn wait_until_ready(ready: &mut File, daemon: u32, forwarder: &Forwarder) -> Result<Detached> {
+fn wait_until_ready(ready: &mut File, daemon: u32, forwarder: &Forwarder) -> Result<()> {
     let mut byte = [0];
-    let answer = loop {
+    let is_ready = loop {
         match ready.read(&mut byte) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Ok(1) => break Some(byte[0]),
-            _ => break None,
+            answer => break matches!(answer, Ok(1)),
         }
     };
-    match answer {
-        Some(ALREADY_RUNNING) => {
-            let _ = sys::wait_for_child(daemon);
-            Ok(Detached::AlreadyRunning)
-        }
-        Some(_) => Ok(Detached::Ready),
-        None => {
-            let code = sys::wait_for_child(daemon).unwrap_or(1);
-            let failed = |why: &str| Error::new(format!("cannot start the daemon: {why}"));
-            Err(match (code, forwarder.received()) {
-                (0 | 129.., Some(signal)) => {
-                    failed("interrupted before it was ready").with_exit_code(sys::exit_code_of_signal(signal))
-                }
-                (0, None) => failed("it was stopped before it was ready"),
-                (129.., None) => failed(&format!("signal {} ended it", code - 128)),
-                // It has told its error itself.
-                _ => Error::already_told(code),
-            })
-        }
+    // What was passed on in the last moment stops it, ready or not.
+    if is_ready && forwarder.received().is_none() {
+        return Ok(());
     }
+    let failed = |why: &str| Error::new(format!("cannot start the daemon: {why}"));
+    let code = sys::wait_for_child(daemon).unwrap_or(1);
+    let by_signal = code.checked_sub(sys::exit_code_of_signal(0)).map(i32::from);
+    Err(match (code, by_signal, forwarder.received()) {
+        (0, _, Some(signal)) | (_, Some(_), Some(signal)) => {
+            failed("interrupted before it was ready").with_exit_code(sys::exit_code_of_signal(signal))
+        }
+        (0, ..) | (_, Some(SIGINT | SIGTERM | SIGHUP), _) => failed("it was stopped before it was ready"),
+        (_, Some(signal), _) => failed(&format!("signal {signal} ended it")),
+        // It has told its error itself.
+        _ => Error::already_told(code),
+    })
 }
 
 /// The child's side. Returns its exit code.
@@ -311,7 +330,7 @@ fn serve_detached(
     match result {
         Ok(Served::AlreadyRunning(state)) => {
             on_running(&state, terminal);
-            let _ = notify.write_all(&[ALREADY_RUNNING]);
+            let _ = notify.write_all(&[READY]);
             0
         }
         Ok(Served::Stopped) => 0,

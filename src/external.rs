@@ -42,10 +42,11 @@ pub enum Reached {
     Connected,
 }
 
-/// Asks all addresses of the name, within `limit` in all.
+/// Asks all addresses of the name, within `limit` in all once the system has
+/// found them.
 pub fn reach(address: &Address, limit: Duration) -> Result<Reached, String> {
-    let deadline = after(limit);
     let addresses = resolve(address)?;
+    let deadline = after(limit);
     let mut answered = false;
     loop {
         let mut causes = Vec::new();

@@ -83,7 +83,13 @@ impl Home {
         for name in ["bin", "data", "logs", "run"] {
             let path = self.root.join(name);
             create_private(&path)?;
-            check_owner(&path, 0, |other| [me, 0, owner].contains(&other))?;
+            let is_trusted = |other| [me, 0, owner].contains(&other);
+            check_owner(&path, 0, is_trusted)?;
+            // A link leads to where its owner wants.
+            let link = std::fs::symlink_metadata(&path).map_or(me, |metadata| metadata.uid());
+            if !is_trusted(link) {
+                return Err(of_another_user(&path, link));
+            }
         }
         Ok(())
     }
@@ -112,10 +118,14 @@ fn check_owner(path: &Path, excuse: u32, is_trusted: impl Fn(u32) -> bool) -> Re
             .hint(format!("chmod o-w {}, or set {HOME_VARIABLE} to a directory of your own", path.display())));
     }
     if !is_trusted(owner) {
-        return Err(Error::new(format!("cannot use {}: it belongs to another user (uid {owner})", path.display()))
-            .hint(format!("set {HOME_VARIABLE} to a directory of your own")));
+        return Err(of_another_user(path, owner));
     }
     Ok(owner)
+}
+
+fn of_another_user(path: &Path, owner: u32) -> Error {
+    Error::new(format!("cannot use {}: it belongs to another user (uid {owner})", path.display()))
+        .hint(format!("set {HOME_VARIABLE} to a directory of your own"))
 }
 
 fn create_private(path: &Path) -> Result<()> {

@@ -24,12 +24,15 @@ impl Lock {
         }
     }
 
-    /// Takes the lock together with others who share it; waits while somebody
+    /// Takes the lock together with others who share it; None while somebody
     /// holds it alone.
-    pub fn shared(path: &Path) -> Result<Lock> {
+    pub fn try_shared(path: &Path) -> Result<Option<Lock>> {
         let file = open(path)?;
-        file.lock_shared().map_err(|cause| Error::io("lock", path.display(), &cause))?;
-        Ok(Lock { file })
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(Lock { file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(cause)) => Err(Error::io("lock", path.display(), &cause)),
+        }
     }
 
     /// Turns a shared lock into an exclusive one; None, and the share given
@@ -66,10 +69,12 @@ mod tests {
         assert!(Lock::is_held(&path));
         drop(lock);
         assert!(!Lock::is_held(&path));
-        let first = Lock::shared(&path).unwrap();
-        let second = Lock::shared(&path).unwrap();
+        let first = Lock::try_shared(&path).unwrap().unwrap();
+        let second = Lock::try_shared(&path).unwrap().unwrap();
         assert!(first.into_exclusive().is_none());
-        assert!(second.into_exclusive().is_some());
+        let alone = second.into_exclusive().unwrap();
+        assert!(Lock::try_shared(&path).unwrap().is_none());
+        drop(alone);
         std::fs::remove_file(&path).unwrap();
     }
 }

@@ -35,6 +35,7 @@ mod cli;
 mod commands;
 mod config;
 mod daemon;
+mod digest;
 mod error;
 mod external;
 mod health;
@@ -43,6 +44,7 @@ mod install;
 mod lock;
 mod log_file;
 mod own_file;
+mod release;
 mod state;
 mod supervisor;
 mod sys;
@@ -57,6 +59,7 @@ use crate::error::Result;
 use crate::home::{HOME_VARIABLE, Home};
 
 fn main() -> ExitCode {
+    sys::reset_inherited_signals();
     std::panic::set_hook(Box::new(report_bug));
     match run() {
         Ok(code) => code.into(),
@@ -83,12 +86,16 @@ fn run() -> Result<u8> {
         Context { home: &home, variable: &variable, directory: std::env::current_dir().unwrap_or_else(|_| "/".into()) };
     match command {
         Command::Start { detach, server } => {
-            commands::start::start(&context, &config::resolve(&server, &variable)?, detach).map(|()| 0)
+            commands::start::start(&context, &config::resolve(&server, &variable, &context.directory)?, detach)
+                .map(|()| 0)
         }
-        Command::Run { server, program, arguments } => {
-            commands::run::run(&context, &config::resolve(&server, &variable)?, &program, &arguments)
-        }
-        Command::Stop { force } => commands::stop::stop(&home, force).map(|()| 0),
+        Command::Run { server, program, arguments } => commands::run::run(
+            &context,
+            &config::resolve(&server, &variable, &context.directory)?,
+            &program,
+            &arguments,
+        ),
+        Command::Stop { force } => commands::stop::stop(&context, force).map(|()| 0),
         Command::Restart => commands::restart::restart(&home).map(|()| 0),
         Command::Status { json } => commands::status::status(&home, json),
         Command::Logs { follow, lines } => commands::logs::logs(&home, follow, lines).map(|()| 0),

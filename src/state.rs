@@ -7,8 +7,10 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::error::reason;
 use crate::home::Home;
 use crate::lock::Lock;
+use crate::terminal::Terminal;
 use crate::{own_file, sys};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -120,6 +122,14 @@ impl Mode {
 }
 
 impl State {
+    /// Whether the daemon that wrote this, and holds the lock, is ready. A state
+    /// that could not be rewritten, on a full disk, may tell of a Temporal that
+    /// is gone.
+    pub fn serves(&self) -> bool {
+        let is_there = |temporal: &Process| temporal.is_alive_under_lock();
+        self.phase == Phase::Ready && (self.mode == Mode::External || self.temporal.as_ref().is_some_and(is_there))
+    }
+
     /// What the last daemon of this home wrote, living or not.
     pub fn load(home: &Home) -> Option<State> {
         State::parse(&own_file::read(&home.state()).ok()?)
@@ -127,8 +137,17 @@ impl State {
 
     /// Writes the state whole; a reader sees the old one or the new one. On a
     /// full disk the old one is overwritten, which needs no room.
-    pub fn store(&self, path: &Path) -> io::Result<()> {
+    fn store(&self, path: &Path) -> io::Result<()> {
         self.replace(path).or_else(|cause| self.overwrite(path).map_err(|_| cause))
+    }
+
+    /// Tells the other commands. A full disk must not stop the daemon.
+    pub fn publish(&self, home: &Home, terminal: &mut Terminal) {
+        let path = home.state();
+        if let Err(cause) = self.store(&path) {
+            let why = reason(&cause);
+            terminal.warn_once(&format!("Cannot write {}: {why}; 'status' will know less.", path.display()));
+        }
     }
 
     fn overwrite(&self, path: &Path) -> io::Result<()> {

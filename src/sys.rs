@@ -108,6 +108,14 @@ pub fn wait_for_reader_gone(output: BorrowedFd<'_>, deadline: Instant) -> bool {
     fds[0].revents & (libc::POLLERR | libc::POLLHUP) != 0
 }
 
+/// Whether `output` takes a line now, or within `limit`: not a terminal that
+/// ^S holds, nor a full pipe.
+pub fn is_writable(output: BorrowedFd<'_>, limit: Duration) -> bool {
+    let mut fds = [libc::pollfd { fd: output.as_raw_fd(), events: libc::POLLOUT, revents: 0 }];
+    poll(&mut fds, Some(after(limit)));
+    fds[0].revents != 0
+}
+
 fn poll(fds: &mut [libc::pollfd], deadline: Option<Instant>) {
     let timeout = match deadline {
         None => -1,
@@ -122,6 +130,21 @@ fn poll(fds: &mut [libc::pollfd], deadline: Option<Instant>) {
     if count < 0 {
         // On an error (EINTR) the answers are undefined: there is none.
         fds.iter_mut().for_each(|entry| entry.revents = 0);
+    }
+}
+
+/// Undoes what whoever started this process may have left to it: an ignored
+/// SIGCHLD, with which nobody's end could be waited for, and blocked signals,
+/// with which nobody could stop us. To be called first of all.
+pub fn reset_inherited_signals() {
+    // SAFETY: signal sets are plain data; no handler is installed yet.
+    unsafe {
+        if is_ignored(libc::SIGCHLD) {
+            libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+        }
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
     }
 }
 
@@ -236,37 +259,44 @@ pub fn is_in_foreground() -> bool {
     unsafe { libc::tcgetpgrp(terminal.as_raw_fd()) == libc::getpgrp() }
 }
 
-/// Signal handlers that are in force as long as this value lives.
+/// Signal handlers that act as long as this value lives. After that the
+/// signals do nothing: signal-hook leaves its own handler in place.
 pub struct Handlers {
     registered: Vec<signal_hook::SigId>,
 }
 
-/// Passes signals on to another process, also those that came before it was
-/// there.
+/// Passes signals on to another process: once there is one, also those that
+/// came before.
 pub struct Forwarder {
+    /// 0: there is none.
     target: Arc<AtomicU32>,
-    /// A bit for each signal that came before there was a target.
+    /// A bit for each signal that came while there was no target.
     early: Arc<AtomicU32>,
-    /// The last signal that came to be passed on, or 0.
+    /// A bit for each signal that is not passed on.
+    held_off: Arc<AtomicU32>,
+    /// The last signal that came, or 0.
     last: Arc<AtomicU32>,
     _handlers: Handlers,
 }
 
 impl Forwarder {
-    /// From now on `passed_on` do not end this process, nor do `held_off`,
-    /// which go nowhere. Unlike ignoring them, this is not inherited by
-    /// programs that are executed. What is ignored already stays so (`nohup`).
-    pub fn new(passed_on: &[i32], held_off: &[i32]) -> io::Result<Forwarder> {
-        let [target, early, last] = [(); 3].map(|()| Arc::new(AtomicU32::new(0)));
+    /// From now on `signals` do not end this process. Unlike ignoring them,
+    /// this is not inherited by programs that are executed. What is ignored
+    /// already stays so (`nohup`).
+    pub fn new(signals: &[i32]) -> io::Result<Forwarder> {
+        let (target, early) = (Arc::<AtomicU32>::default(), Arc::<AtomicU32>::default());
+        let (held_off, last) = (Arc::<AtomicU32>::default(), Arc::<AtomicU32>::default());
         let mut registered = Vec::new();
-        for &signal in passed_on.iter().filter(|&&signal| !is_ignored(signal)) {
-            let (target, early, last) = (target.clone(), early.clone(), last.clone());
+        for &signal in signals.iter().filter(|&&signal| !is_ignored(signal)) {
+            let (target, early) = (target.clone(), early.clone());
+            let (held_off, last) = (held_off.clone(), last.clone());
             let pass_on = move || {
                 last.store(signal as u32, Ordering::SeqCst);
                 match target.load(Ordering::SeqCst) {
                     0 => {
                         early.fetch_or(1 << signal, Ordering::SeqCst);
                     }
+                    _ if held_off.load(Ordering::SeqCst) & 1 << signal != 0 => {}
                     pid => {
                         self::signal(pid, signal);
                     }
@@ -275,25 +305,28 @@ impl Forwarder {
             // SAFETY: kill and atomics are async-signal-safe.
             registered.push(unsafe { signal_hook::low_level::register(signal, pass_on)? });
         }
-        for &signal in held_off.iter().filter(|&&signal| !is_ignored(signal)) {
-            // SAFETY: the handler does nothing.
-            registered.push(unsafe { signal_hook::low_level::register(signal, || {})? });
-        }
-        Ok(Forwarder { target, early, last, _handlers: Handlers { registered } })
+        Ok(Forwarder { target, early, held_off, last, _handlers: Handlers { registered } })
     }
 
-    /// The last signal that came to be passed on.
-    pub fn received(&self) -> Option<i32> {
-        Some(self.last.load(Ordering::SeqCst) as i32).filter(|signal| *signal != 0)
-    }
-
-    /// The target is there.
-    pub fn set_target(&self, pid: u32) {
+    /// Passes on all but `held_off` to `pid` from now on.
+    pub fn pass_to(&self, pid: u32, held_off: &[i32]) {
+        let held_off = held_off.iter().fold(0, |bits, signal| bits | 1 << signal);
+        self.held_off.store(held_off, Ordering::SeqCst);
         self.target.store(pid, Ordering::SeqCst);
-        let early = self.early.swap(0, Ordering::SeqCst);
+        let early = self.early.swap(0, Ordering::SeqCst) & !held_off;
         (1..32).filter(|number| early & (1 << number) != 0).for_each(|number| {
             signal(pid, number);
         });
+    }
+
+    /// The target is to get no more. What comes now waits for the next one.
+    pub fn pause(&self) {
+        self.target.store(0, Ordering::SeqCst);
+    }
+
+    /// The last signal that came.
+    pub fn received(&self) -> Option<i32> {
+        Some(self.last.load(Ordering::SeqCst) as i32).filter(|signal| *signal != 0)
     }
 }
 

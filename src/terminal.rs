@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::error::Error;
@@ -13,6 +14,9 @@ use crate::sys;
 
 /// A wait that lasts longer is explained to the user.
 pub const EXPLAIN_AFTER: Duration = Duration::from_millis(200);
+/// How long a line waits for a stream that is full.
+const WRITE_LIMIT: Duration = Duration::from_millis(200);
+const ERROR_LIMIT: Duration = Duration::from_secs(5);
 const MIN_REDRAW: Duration = Duration::from_millis(100);
 const DEFAULT_COLUMNS: usize = 80;
 
@@ -89,15 +93,17 @@ impl Stream {
         columns.unwrap_or(DEFAULT_COLUMNS)
     }
 
-    fn write(self, text: &str) {
+    /// Drops the text where nothing can be written within `limit`: nobody who
+    /// does not read may hold up the daemon.
+    fn write(self, text: &str, limit: Duration) {
         // One write for a line, so that lines of two processes do not mix.
         let _ = match self {
-            Stream::Stdout => {
+            Stream::Stdout if sys::is_writable(io::stdout().as_fd(), limit) => {
                 let mut stdout = io::stdout().lock();
                 stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
             }
-            Stream::Stderr => io::stderr().write_all(text.as_bytes()),
-            Stream::Nowhere => Ok(()),
+            Stream::Stderr if sys::is_writable(io::stderr().as_fd(), limit) => io::stderr().write_all(text.as_bytes()),
+            _ => Ok(()),
         };
     }
 }
@@ -139,7 +145,7 @@ impl Terminal {
         let text = printable(text);
         // \r and erase: after ^C or a transient line this begins the line anew.
         let begin = if std::mem::take(&mut self.transient) { "\r\x1b[K" } else { "" };
-        self.stream.write(&format!("{begin}{} {text}\n", self.style.mark(mark)));
+        self.stream.write(&format!("{begin}{} {text}\n", self.style.mark(mark)), WRITE_LIMIT);
         write_log(self.log.as_mut(), self.style, mark, &text);
     }
 
@@ -154,7 +160,7 @@ impl Terminal {
     /// A line that the next one replaces; shown only where that is possible.
     pub fn transient(&mut self, mark: Mark, text: &str) {
         if self.style.live {
-            self.stream.write(&format!("\r\x1b[K{} {text}", self.style.mark(mark)));
+            self.stream.write(&format!("\r\x1b[K{} {text}", self.style.mark(mark)), WRITE_LIMIT);
             self.transient = true;
         }
     }
@@ -245,7 +251,7 @@ impl Progress {
         };
         let text = format!("{} 100%{resumed}", self.title);
         let begin = if self.style.live { "\r\x1b[K" } else { "" };
-        self.stream.write(&format!("{begin}{} {text}\n", self.style.mark(Mark::Download)));
+        self.stream.write(&format!("{begin}{} {text}\n", self.style.mark(Mark::Download)), WRITE_LIMIT);
         write_log(self.log.as_mut(), self.style, Mark::Download, &text);
         self.drawn = None;
     }
@@ -254,7 +260,7 @@ impl Progress {
         // The mark takes four columns; the last stays free, or the line wraps.
         let room = self.stream.columns().saturating_sub(5);
         let text = fit(&self.title, &self.details(), self.percent().as_deref(), room);
-        self.stream.write(&format!("\r\x1b[K{} {text}", self.style.mark(Mark::Download)));
+        self.stream.write(&format!("\r\x1b[K{} {text}", self.style.mark(Mark::Download)), Duration::ZERO);
         self.drawn = Some(Instant::now());
     }
 
@@ -289,7 +295,7 @@ impl Drop for Progress {
     fn drop(&mut self) {
         // What comes next, an error most likely, begins on its own line.
         if self.drawn.is_some() {
-            self.stream.write("\n");
+            self.stream.write("\n", WRITE_LIMIT);
         }
     }
 }
@@ -326,7 +332,7 @@ pub fn print_error(error: &Error, variable: &dyn Fn(&str) -> Option<OsString>) {
         Some(rest) => format!("\x1b[1;31merror:\x1b[0m{rest}\n"),
         None => format!("{text}\n"),
     };
-    Stream::Stderr.write(&text);
+    Stream::Stderr.write(&text, ERROR_LIMIT);
 }
 
 #[cfg(test)]

@@ -50,10 +50,12 @@ fn show(path: &Path, file: &mut Option<File>, follow: bool, lines: u64) -> io::R
             }
             position += copy_from(open, position, &mut stdout)?;
         }
-        // Rotation gives the name to a new file; what was written to the old
-        // one before has just been shown.
+        // Rotation gives the name to a new file; whoever wrote to the old one
+        // has ended by then.
         if let Some(new) = reopened(path, file.as_ref()) {
-            *file = Some(new);
+            if let Some(old) = file.replace(new) {
+                copy_from(&mut { old }, position, &mut stdout)?;
+            }
             position = 0;
         }
     }

@@ -4,15 +4,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::print;
+use crate::daemon::{POLL, STOP_LIMIT};
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::state::{Daemon, Mode, Phase};
-use crate::supervisor::{RESTART_SIGNAL, STOP_GRACE};
+use crate::supervisor::RESTART_SIGNAL;
 use crate::sys::{self, after};
 
-const POLL: Duration = Duration::from_millis(5);
-/// For stopping with its grace, and for starting with a patient user's.
-const LIMIT: Duration = Duration::from_secs(STOP_GRACE.as_secs() + 120);
+/// From one sign of the daemon to the next: for stopping with its grace, and
+/// for starting with a patient user's.
+const LIMIT: Duration = Duration::from_secs(STOP_LIMIT.as_secs() + 120);
 
 pub fn restart(home: &Home) -> Result<()> {
     let not_running = || Error::new("cannot restart Temporal: it is not running").hint("stigmer local start");

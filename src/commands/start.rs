@@ -1,5 +1,6 @@
 //! `stigmer local start`
 
+use super::warn_of_differences;
 use crate::config::Config;
 use crate::daemon::{self, Context, Served};
 use crate::error::Result;
@@ -10,8 +11,7 @@ pub fn start(context: &Context<'_>, config: &Config, detach: bool) -> Result<()>
     let mut terminal = Terminal::new(Stream::Stdout, context.variable);
     let already_running = |state: &State, terminal: &mut Terminal| tell_running(config, state, terminal);
     if detach {
-        daemon::detach(context, config, None, terminal, &already_running)?;
-        return Ok(());
+        return daemon::detach(context, config, Lifetime::Kept, terminal, &already_running).map(drop);
     }
     match daemon::serve(context, config, Lifetime::Kept, &mut terminal, &mut |_| {})? {
         Served::Stopped => {}
@@ -31,13 +31,5 @@ fn tell_running(config: &Config, state: &State, terminal: &mut Terminal) {
             terminal.line(Mark::Done, &format!("UI available at {url}"));
         }
     }
-    let wanted = match config {
-        Config::Managed(managed) if managed.port.source.is_explicit() => managed.local_address().to_string(),
-        Config::External(external) => external.address.value.to_string(),
-        Config::Managed(_) => return,
-    };
-    if wanted != state.address {
-        let text = format!("It is at {}, not at {wanted}: 'stigmer local stop' first to change that.", state.address);
-        terminal.line(Mark::Warning, &text);
-    }
+    warn_of_differences(config, state, terminal);
 }

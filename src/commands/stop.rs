@@ -3,71 +3,77 @@
 use std::time::Duration;
 
 use super::print;
-use crate::daemon;
+use crate::daemon::{self, Context, STOP_LIMIT};
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::lock::Lock;
 use crate::state::{Daemon, State};
-use crate::supervisor::{self, STOP_GRACE};
+use crate::supervisor::orphan;
 use crate::sys::{self, SIGKILL};
 use crate::terminal::{Stream, Terminal};
 
-/// The daemon kills Temporal after its grace; then it is gone itself.
-const LIMIT: Duration = Duration::from_secs(STOP_GRACE.as_secs() + 3);
 const AFTER_KILL: Duration = Duration::from_secs(3);
 
-pub fn stop(home: &Home, force: bool) -> Result<()> {
+pub fn stop(context: &Context<'_>, force: bool) -> Result<()> {
+    let home = context.home;
     let before = match Daemon::of(home) {
-        Daemon::Absent if stop_left_behind(home)? => return print("Temporal stopped.\n"),
+        Daemon::Absent if stop_left_behind(context)? => return print("Temporal stopped.\n"),
         Daemon::Absent => return print("Temporal is not running.\n"),
         Daemon::Silent => None,
         Daemon::Alive(state) => Some(state),
     };
-    if daemon::stop(home, LIMIT) {
-        return print("Temporal stopped.\n");
+    if !daemon::stop(home, STOP_LIMIT) {
+        let last = match Daemon::of(home) {
+            Daemon::Alive(state) => Some(state),
+            Daemon::Absent | Daemon::Silent => before,
+        };
+        return match force {
+            true => kill(context, last),
+            false => Err(still_there(home, last, STOP_LIMIT).hint("stigmer local stop --force")),
+        };
     }
-    let state = match Daemon::of(home) {
-        Daemon::Absent => return print("Temporal stopped.\n"),
-        Daemon::Alive(state) => Some(state),
-        Daemon::Silent => before,
-    };
+    // Temporal is gone with its daemon, but for one that was killed meanwhile.
+    stop_left_behind(context)?;
+    print("Temporal stopped.\n")
+}
+
+/// Ends a daemon that does not stop, and its Temporal.
+fn kill(context: &Context<'_>, state: Option<State>) -> Result<()> {
+    let home = context.home;
     let Some(state) = state else {
-        return Err(Error::new(format!(
-            "cannot stop the daemon: it holds {} but does not tell its PID",
-            home.daemon_lock().display()
-        ))
-        .hint("find it with 'ps' and end it with 'kill'"));
+        return Err(still_there(home, None, STOP_LIMIT).hint("find it with 'ps' and end it with 'kill'"));
     };
-    let pid = state.daemon.pid;
-    if !force {
-        return Err(Error::new(format!(
-            "cannot stop the daemon (PID: {pid}): it is still there after {} s",
-            LIMIT.as_secs()
-        ))
-        .hint("stigmer local stop --force"));
-    }
     // The daemon first, or it would start Temporal again.
     if state.daemon.is_alive_under_lock() {
-        sys::signal(pid, SIGKILL);
+        sys::signal(state.daemon.pid, SIGKILL);
     }
-    if let Some(temporal) = state.temporal.filter(|temporal| temporal.is_alive()) {
+    if let Some(temporal) = state.temporal.as_ref().filter(|temporal| temporal.is_alive()) {
         sys::signal_group(temporal.pid, SIGKILL);
     }
-    match daemon::stop(home, AFTER_KILL) {
-        true => print("Temporal killed.\n"),
-        false => Err(Error::new(format!("cannot kill the daemon (PID: {pid}): it is still there"))),
+    if !daemon::stop(home, AFTER_KILL) {
+        return Err(still_there(home, Some(state), AFTER_KILL));
     }
+    stop_left_behind(context)?;
+    print("Temporal killed.\n")
+}
+
+fn still_there(home: &Home, state: Option<State>, limit: Duration) -> Error {
+    let who = match state {
+        Some(state) => format!("PID: {}", state.daemon.pid),
+        None => format!("it holds {} and does not tell its PID", home.daemon_lock().display()),
+    };
+    Error::new(format!("cannot stop the daemon ({who}): it is still there after {} s", limit.as_secs()))
 }
 
 /// Stops a Temporal whose daemon was killed; false when there is none.
-fn stop_left_behind(home: &Home) -> Result<bool> {
-    let Some(left) = State::load(home).filter(|left| supervisor::orphan(left).is_some()) else {
+fn stop_left_behind(context: &Context<'_>) -> Result<bool> {
+    let home = context.home;
+    let Some(left) = State::load(home).filter(|left| orphan::find(left).is_some()) else {
         return Ok(false);
     };
     // Whoever starts meanwhile stops it himself.
-    let Some(_lock) = Lock::try_exclusive(&home.daemon_lock())? else {
-        return Ok(false);
-    };
-    supervisor::stop_orphan(&left, &mut Terminal::new(Stream::Stderr, &|name| std::env::var_os(name)));
-    Ok(true)
+    match Lock::try_exclusive(&home.daemon_lock())? {
+        Some(_lock) => orphan::stop(&left, &mut Terminal::new(Stream::Stderr, context.variable)),
+        None => Ok(false),
+    }
 }

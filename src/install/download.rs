@@ -14,12 +14,15 @@ use ureq::BodyReader;
 use ureq::http::{HeaderMap, Response};
 
 use super::network::{Client, Fault, io_cause};
-use super::release::{Asset, Location, without_credentials};
 use crate::error::{Error, Result};
+use crate::release::{Asset, Location, without_credentials};
 use crate::terminal::Progress;
 
-/// Failures in a row, without a byte between, after which we give up.
+/// Failures in a row, without progress between, after which we give up.
 const MAX_FAILURES: u32 = 6;
+/// Bytes that make a failure forgotten. Fewer would keep us for days with a
+/// server that gives one byte for each connection.
+const PROGRESS: u64 = 16 << 10;
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const MAX_DELAY: Duration = Duration::from_secs(10);
 /// The longest `Retry-After` that is waited for.
@@ -44,7 +47,7 @@ pub struct Download<'a> {
 }
 
 enum Source<'a> {
-    File(File),
+    File(File, &'a Location),
     Http(Http<'a>),
 }
 
@@ -54,8 +57,10 @@ struct Http<'a> {
     /// The connection, with the host that it goes to.
     body: Option<(BodyReader<'static>, String)>,
     identity: Option<Identity>,
-    /// Since the last byte.
+    /// In a row, without much between.
     failures: u32,
+    /// Where the last one was, bytes.
+    failed_at: u64,
 }
 
 /// What tells one state of a file from another.
@@ -71,13 +76,13 @@ impl<'a> Download<'a> {
     /// answers at once.
     pub fn open(
         client: &'a Client,
-        location: &Location,
+        location: &'a Location,
         asset: &'a Asset,
         progress: &'a mut Progress,
     ) -> Result<Download<'a>> {
         let (source, total) = match location {
             Location::Url(url) => {
-                let http = Http { client, url: url.clone(), body: None, identity: None, failures: 0 };
+                let http = Http { client, url: url.clone(), body: None, identity: None, failures: 0, failed_at: 0 };
                 (Source::Http(http), None)
             }
             Location::File(path) => {
@@ -92,7 +97,7 @@ impl<'a> Download<'a> {
                     return Err(Error::new(format!("cannot read {}: it is no file", path.display()))
                         .hint("check --mirror; it must hold v1.9.1/temporal_cli_1.9.1_...tar.gz"));
                 }
-                (Source::File(file), Some(metadata.len()))
+                (Source::File(file, location), Some(metadata.len()))
             }
         };
         Ok(Download { source, asset, progress, position: 0, total, stopped: None })
@@ -115,15 +120,22 @@ impl Read for Download<'_> {
             return Ok(0);
         }
         let count = match &mut self.source {
-            Source::File(file) => file.read(buffer)?,
-            Source::Http(http) => match http.read(buffer, self.position, self.asset, self.progress, &mut self.total) {
-                Ok(count) => count,
-                Err(stop) => return Err(self.stop(stop)),
-            },
+            Source::File(file, location) => read_file(file, location, buffer),
+            Source::Http(http) => http.read(buffer, self.position, self.asset, self.progress, &mut self.total),
         };
+        let count = count.map_err(|stop| self.stop(stop))?;
         self.position += count as u64;
         self.progress.advance(self.position, self.total);
         Ok(count)
+    }
+}
+
+fn read_file(file: &mut File, location: &Location, buffer: &mut [u8]) -> Result<usize, Stop> {
+    loop {
+        match file.read(buffer) {
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+            answer => return answer.map_err(|cause| Stop::Failed(Error::io("read", location, &cause))),
+        }
     }
 }
 
@@ -152,10 +164,7 @@ impl Http<'_> {
                 Some((body, host)) => match body.read(buffer) {
                     Ok(0) if total.is_none_or(|total| total == position) => return Ok(0),
                     Ok(0) => Failure::passing(format!("{host}: the connection was closed too early")),
-                    Ok(count) => {
-                        self.failures = 0;
-                        return Ok(count);
-                    }
+                    Ok(count) => return Ok(count),
                     Err(error) => Failure::passing(format!("{host}: {}", io_cause(&error))),
                 },
             };
@@ -170,7 +179,10 @@ impl Http<'_> {
             Failure::Stop(stop) => return Err(stop),
             Failure::Passing { cause, after } => (cause, after),
         };
-        self.failures += 1;
+        if position - self.failed_at >= PROGRESS {
+            self.failures = 0;
+        }
+        (self.failures, self.failed_at) = (self.failures + 1, position);
         if self.failures >= MAX_FAILURES {
             let got = match position {
                 0 => String::new(),

@@ -6,8 +6,8 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::release::Platform;
 use crate::error::{Error, Result};
+use crate::release::Platform;
 
 /// How executables begin: ELF, Mach-O for one and for several platforms,
 /// scripts, and Windows' programs, which are told as such.

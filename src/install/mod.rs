@@ -4,12 +4,10 @@
 //! was installed before stays until its successor is whole, and what is
 //! installed is used again without asking the network.
 
-mod digest;
 mod download;
 mod executable;
 mod network;
 mod receipt;
-pub mod release;
 mod unpack;
 
 use std::ffi::OsString;
@@ -18,15 +16,15 @@ use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use self::digest::{Digest, HashingReader};
 use self::download::{Download, Stop};
 use self::network::{Client, Settings};
 use self::receipt::{Receipt, modified, next_path};
-use self::release::{Asset, Location, Pin, Platform, Version, digest_in_checksums};
 use self::unpack::{Failure, Unpacked, unpack};
 use crate::config::Managed;
+use crate::digest::{Digest, HashingReader};
 use crate::error::{Error, Result};
 use crate::home::Home;
+use crate::release::{self, Asset, Location, Pin, Platform, Version, digest_in_checksums};
 use crate::terminal::{Mark, Terminal};
 use crate::{own_file, sys};
 
@@ -266,7 +264,7 @@ fn fetch(
     };
     trust.verify(archive, &unpacked).map_err(|why| {
         Error::new(format!("cannot trust {location}: {why}")).hint(
-            "it was removed; something on the way changed it, or the mirror is wrong: check --mirror and your proxy",
+            "nothing of it was kept; something on the way changed it, or the mirror is wrong: check --mirror and your proxy",
         )
     })?;
     progress.finish();
@@ -275,8 +273,15 @@ fn fetch(
 
 fn explain(failure: Failure, location: &Location, partial: &Path) -> Error {
     match failure {
-        Failure::Read(why) | Failure::Refused(why) => Error::new(format!("cannot unpack {location}: {why}"))
-            .hint("it was removed; check --mirror, and whether a proxy or a login page answers instead of the server"),
+        Failure::Read(why) | Failure::Refused(why) => {
+            let error = Error::new(format!("cannot unpack {location}: {why}"));
+            error.hint(match location {
+                Location::File(_) => "nothing of it was kept; copy the release there anew",
+                Location::Url(_) => {
+                    "nothing of it was kept; check --mirror, and whether a proxy or a login page answers instead of the server"
+                }
+            })
+        }
         Failure::Write(cause) => Error::io("write", partial.display(), &cause),
         Failure::NoSpace { needed, free } => {
             let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);

@@ -15,8 +15,8 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body, Proxy, ProxyProtocol};
 
-use super::release::without_credentials;
 use crate::error::{Error, Result, reason};
+use crate::release::without_credentials;
 
 /// Over all addresses of a host, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -135,7 +135,10 @@ impl Client {
     pub fn get(&self, url: &str, headers: &[(&str, String)]) -> Result<(Response<Body>, String), Fault> {
         let mut url = url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
-            let uri: Uri = url.parse().map_err(|_| Fault::Final(Error::new(format!("'{url}' is no URL"))))?;
+            let uri: Uri = url.parse().map_err(|_| {
+                let error = Error::new(format!("'{}' is no URL", without_credentials(&url)));
+                Fault::Final(error.hint("check --mirror and STIGMER_TEMPORAL_MIRROR"))
+            })?;
             let response = self.get_once(&uri, headers)?;
             let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
             let location = response.headers().get("location").and_then(|value| value.to_str().ok());

@@ -10,9 +10,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::digest::Digest;
-use super::release::Version;
+use crate::digest::Digest;
 use crate::own_file;
+use crate::release::Version;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Receipt {

@@ -11,9 +11,10 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use flate2::bufread::GzDecoder;
 use tar::{Archive, Entry, EntryType, PaxExtensions};
 
-use super::digest::{Digest, Hasher};
+use crate::digest::{Digest, Hasher};
 use crate::sys;
 
+const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const EXECUTABLE_NAME: &[u8] = b"temporal";
 /// What one archive may hold beside the executable: licence, headers, padding.
 const ALLOWANCE: u64 = 16 << 20;
@@ -79,8 +80,7 @@ pub fn unpack(
 /// A web page instead of an archive is the commonest damage: say so.
 fn check_magic(compressed: &mut impl BufRead) -> Result<(), Failure> {
     let start = compressed.fill_buf().map_err(read_failure)?;
-    if start.starts_with(&[0x1f, 0x8b]) || start.len() < 2 && start == &[0x1f, 0x8b][..start.len()] && !start.is_empty()
-    {
+    if !start.is_empty() && GZIP_MAGIC.starts_with(&start[..start.len().min(GZIP_MAGIC.len())]) {
         return Ok(());
     }
     let text: String = String::from_utf8_lossy(&start[..start.len().min(32)])

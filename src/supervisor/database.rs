@@ -15,13 +15,16 @@ use super::events::{Event, Events};
 use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::sys;
-use crate::terminal::{EXPLAIN_AFTER, Mark, Terminal, unix_time};
+use crate::terminal::{EXPLAIN_AFTER, Mark, Terminal};
 
 /// A server that lost its daemon stops within this time.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_millis(10);
-/// SQLite's own files beside the database.
-const SUFFIXES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
+/// SQLite's own files beside the database, and it: last, so that a new one
+/// never meets the journal of another.
+const SUFFIXES: [&str; 4] = ["-wal", "-shm", "-journal", ""];
+/// As many as Linux follows.
+const MAX_LINKS: usize = 40;
 
 pub struct Database {
     path: PathBuf,
@@ -32,13 +35,13 @@ impl Database {
     /// Locks the database at `path` against every other server; waits a while
     /// for one that is just stopping. None: a stop was requested meanwhile.
     pub fn open(path: PathBuf, events: &mut Events, terminal: &mut Terminal) -> Result<Option<Database>> {
-        // One name for one file, whatever links lead to it.
+        let path = resolve(path);
         let directory = path.parent().unwrap_or(Path::new("/"));
-        let path = match (fs::canonicalize(&path), fs::canonicalize(directory), path.file_name()) {
-            (Ok(path), ..) => path,
-            (_, Ok(directory), Some(name)) => directory.join(name),
-            _ => path,
-        };
+        if !directory.is_dir() {
+            let text =
+                format!("cannot use the database {}: there is no directory {}", path.display(), directory.display());
+            return Err(Error::new(text).hint(format!("mkdir -p {}", directory.display())));
+        }
         let began = Instant::now();
         let mut explained = false;
         loop {
@@ -95,9 +98,10 @@ impl Database {
         self.mark().exists()
     }
 
-    /// Moves the database away, so that the next start makes a new one.
+    /// Moves the database away, so that the next start makes a new one. Only
+    /// the last one is kept: no server ever served from it.
     pub fn move_aside(&self) -> Result<PathBuf> {
-        let aside = with_suffix(&self.path, &format!(".broken-{}", sys::utc(unix_time()).replace(':', "")));
+        let aside = with_suffix(&self.path, ".broken");
         for suffix in SUFFIXES {
             let (from, to) = (with_suffix(&self.path, suffix), with_suffix(&aside, suffix));
             match fs::rename(&from, &to) {
@@ -113,6 +117,22 @@ impl Database {
     fn mark(&self) -> PathBuf {
         with_suffix(&self.path, ".unproven")
     }
+}
+
+/// One name for one file, whatever links lead to it, there already or not.
+fn resolve(mut path: PathBuf) -> PathBuf {
+    for _ in 0..MAX_LINKS {
+        if let Ok(whole) = fs::canonicalize(&path) {
+            return whole;
+        }
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        match (fs::read_link(&path), fs::canonicalize(directory), path.file_name()) {
+            (Ok(to), ..) => path = directory.join(to),
+            (_, Ok(directory), Some(name)) => return directory.join(name),
+            _ => return path,
+        }
+    }
+    path
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

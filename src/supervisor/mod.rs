@@ -6,12 +6,14 @@
 
 mod database;
 mod events;
+pub mod orphan;
 mod ports;
 mod restart;
 mod server;
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -22,15 +24,15 @@ pub use self::ports::check as check_ports;
 use self::restart::{Decision, History, MAX_FAILURES};
 use self::server::{Launch, Server, describe};
 use crate::config::Managed;
-use crate::error::{Error, Result, reason};
+use crate::error::{Error, Result};
 use crate::health::{self, Health};
 use crate::home::Home;
 use crate::install::Installed;
 use crate::lock::Lock;
+use crate::log_file;
 use crate::state::{Lifetime, Phase, Process, State};
-use crate::sys::{self, SIGKILL, SIGTERM, after};
+use crate::sys::{self, SIGKILL, after};
 use crate::terminal::{Mark, Terminal, unix_time};
-use crate::{log_file, state};
 
 /// Between two probes of a server that starts. Measured: a probe of a closed
 /// port takes 0.03 ms, and Temporal serves about 100 ms after its spawn.
@@ -40,8 +42,8 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Health checks in a row that fail before a server counts as hung.
 const MAX_UNHEALTHY: u32 = 3;
-/// Later than this, a wake-up tells that this process was not running: the
-/// machine slept, or a debugger held it.
+/// Later than this, a wake-up tells that this process was held: stopped by a
+/// signal or a debugger, or with its whole virtual machine.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Temporal stops in 1.1 to 1.5 s.
 pub const STOP_GRACE: Duration = Duration::from_secs(15);
@@ -74,6 +76,8 @@ enum Started {
 
 /// How a server that was starting failed.
 enum Fault {
+    /// There is no process: the executable is being replaced, memory is short.
+    NotSpawned(Error),
     Ended(ExitStatus),
     /// It lives, but did not serve in time.
     TimedOut,
@@ -82,6 +86,7 @@ enum Fault {
 impl Fault {
     fn describe(&self) -> String {
         match self {
+            Fault::NotSpawned(error) => error.message().into(),
             Fault::Ended(status) => describe(*status),
             Fault::TimedOut => "not serving in time".into(),
         }
@@ -94,6 +99,14 @@ enum Watched {
     RestartRequested,
     Ended(ExitStatus),
     Hung,
+}
+
+/// Why a server was stopped.
+enum Stopped {
+    /// By ourselves: another one is to follow.
+    AsPlanned,
+    /// Somebody asked, at first or meanwhile: none is to follow.
+    OnRequest,
 }
 
 impl<'a> Supervisor<'a> {
@@ -153,8 +166,8 @@ impl<'a> Supervisor<'a> {
                     self.publish(Phase::Restarting);
                     self.terminal.line(Mark::Info, "Restarting Temporal.");
                     match self.stop(server, STOP_GRACE, 0) {
-                        true => None,
-                        false => self.start_again()?,
+                        Stopped::AsPlanned => self.start_again()?,
+                        Stopped::OnRequest => None,
                     }
                 }
                 Watched::Ended(status) => self.recover(server.serving_since, &describe(status))?,
@@ -163,8 +176,8 @@ impl<'a> Supervisor<'a> {
                     let serving_since = server.serving_since;
                     self.publish(Phase::Restarting);
                     match self.stop(server, HUNG_GRACE, 0) {
-                        true => None,
-                        false => self.recover(serving_since, "not answering health checks")?,
+                        Stopped::AsPlanned => self.recover(serving_since, "not answering health checks")?,
+                        Stopped::OnRequest => None,
                     }
                 }
             };
@@ -186,10 +199,10 @@ impl<'a> Supervisor<'a> {
                 match self.start(true)? {
                     Started::Serving(server) => Ok(Some(server)),
                     Started::StopRequested => Ok(None),
-                    Started::Failed(fault) => Err(self.cannot_start(&fault)),
+                    Started::Failed(fault) => Err(self.cannot_start(fault)),
                 }
             }
-            Started::Failed(fault) => Err(self.cannot_start(&fault)),
+            Started::Failed(fault) => Err(self.cannot_start(fault)),
         }
     }
 
@@ -197,14 +210,18 @@ impl<'a> Supervisor<'a> {
     fn start(&mut self, announce: bool) -> Result<Started> {
         self.log_start = self.log.metadata().map_or(0, |metadata| metadata.len());
         self.database.prepare()?;
-        let server = Server::spawn(&Launch {
+        let spawned = Server::spawn(&Launch {
             executable: &self.installed.executable,
             config: self.config,
             database: self.database.path(),
             database_lock: self.database.lock().file(),
             log: &self.log,
             directory: &self.directory,
-        })?;
+        });
+        let server = match spawned {
+            Ok(server) => server,
+            Err(error) => return Ok(Started::Failed(Fault::NotSpawned(error))),
+        };
         let pid = server.pid();
         self.state.temporal = Some(Process::of(pid));
         let phase = if announce { Phase::Starting } else { Phase::Restarting };
@@ -234,8 +251,8 @@ impl<'a> Supervisor<'a> {
             let now = Instant::now();
             if now >= deadline {
                 return match self.stop(server, HUNG_GRACE, 0) {
-                    true => Started::StopRequested,
-                    false => Started::Failed(Fault::TimedOut),
+                    Stopped::AsPlanned => Started::Failed(Fault::TimedOut),
+                    Stopped::OnRequest => Started::StopRequested,
                 };
             }
             let health = health::check(address, deadline.min(now + HEALTH_TIMEOUT), Some(self.events.pending()));
@@ -276,7 +293,7 @@ impl<'a> Supervisor<'a> {
                     if next_check.elapsed() > PAUSE {
                         unhealthy = 0;
                     }
-                    if self.is_unused() {
+                    if self.retire_if_unused() {
                         return Watched::StopRequested;
                     }
                     let limit = after(HEALTH_TIMEOUT);
@@ -297,8 +314,8 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Whether every `run` for which this daemon was started is gone without
-    /// having stopped it, as after a kill -9.
-    fn is_unused(&self) -> bool {
+    /// having stopped it, as after a kill -9. Then no other may begin.
+    fn retire_if_unused(&self) -> bool {
         if self.state.lifetime == Lifetime::Kept {
             return false;
         }
@@ -389,8 +406,8 @@ impl<'a> Supervisor<'a> {
     }
 
     /// SIGTERM, and SIGKILL when `grace` is over or a stop is requested for the
-    /// second time; `asked` times it was already. Returns whether it was at all.
-    fn stop(&mut self, mut server: Server, grace: Duration, mut asked: u32) -> bool {
+    /// second time; `asked` times it was already.
+    fn stop(&mut self, mut server: Server, grace: Duration, mut asked: u32) -> Stopped {
         let pid = server.pid();
         server.terminate();
         let deadline = after(grace);
@@ -419,10 +436,11 @@ impl<'a> Supervisor<'a> {
             server.kill();
             killed = true;
         }
-        if asked > 0 {
-            self.terminal.line(Mark::Done, "Temporal stopped.");
+        if asked == 0 {
+            return Stopped::AsPlanned;
         }
-        asked > 0
+        self.terminal.line(Mark::Done, "Temporal stopped.");
+        Stopped::OnRequest
     }
 
     /// Whether the fault may lie in a database that holds nothing yet.
@@ -444,14 +462,18 @@ impl<'a> Supervisor<'a> {
         log_file::quote(&self.home.log(), self.log_start, QUOTED_LINES)
     }
 
-    fn cannot_start(&self, fault: &Fault) -> Error {
-        let why = match fault {
+    fn cannot_start(&self, fault: Fault) -> Error {
+        let why = match &fault {
+            Fault::NotSpawned(error) => error.message().into(),
             Fault::Ended(status) => format!("it ended with {} before it served", describe(*status)),
             Fault::TimedOut => {
                 format!("it did not serve within {} s", self.config.ready_timeout.value.as_secs())
             }
         };
-        self.explain(Error::new(format!("cannot start Temporal: {why}")), Some(fault))
+        match fault {
+            Fault::NotSpawned(error) => error,
+            fault => self.explain(Error::new(format!("cannot start Temporal: {why}")), Some(&fault)),
+        }
     }
 
     fn gave_up(&self, what: &str) -> Error {
@@ -473,14 +495,9 @@ impl<'a> Supervisor<'a> {
             format!("{database} cannot be written to; check its permissions and the free space")
         } else if says("unknown flag") || says("unknown shorthand flag") {
             "check --temporal-arg and 'temporal server start-dev --help'".into()
-        } else if let (Some(Fault::TimedOut), Some(argument)) = (fault, self.config.address_argument()) {
-            format!(
-                "'{}' moves it to where stigmer does not look; use stigmer's own --port and --ip",
-                argument.display()
-            )
         } else if matches!(fault, Some(Fault::TimedOut)) {
             format!("give it more time with --ready-timeout, or see {log}")
-        } else if matches!(fault, Some(Fault::Ended(status)) if describe(*status).starts_with("signal 9")) {
+        } else if matches!(fault, Some(Fault::Ended(status)) if status.signal() == Some(SIGKILL)) {
             "somebody killed it; if nobody did, the system ran out of memory".into()
         } else {
             format!("see {log}")
@@ -505,44 +522,6 @@ impl<'a> Supervisor<'a> {
 
     fn publish(&mut self, phase: Phase) {
         self.state.phase = phase;
-        publish(&self.state, self.home, self.terminal);
+        self.state.publish(self.home, self.terminal);
     }
-}
-
-/// Tells other commands. A full disk must not stop the daemon.
-pub fn publish(state: &State, home: &Home, terminal: &mut Terminal) {
-    if let Err(cause) = state.store(&home.state()) {
-        let (path, why) = (home.state(), reason(&cause));
-        terminal.warn_once(&format!("Cannot write {}: {why}; 'status' will know less.", path.display()));
-    }
-}
-
-/// Ends the Temporal that a daemon left when it was killed. One that cannot be
-/// told for sure is never signalled.
-pub fn stop_orphan(left: &State, terminal: &mut Terminal) {
-    let Some(orphan) = orphan(left) else { return };
-    let pid = orphan.pid;
-    terminal.line(Mark::Warning, &format!("Temporal of an earlier daemon still runs (PID: {pid}); stopping it."));
-    sys::signal(pid, SIGTERM);
-    let (deadline, limit) = (after(STOP_GRACE), after(STOP_GRACE + HUNG_GRACE));
-    let mut killed = false;
-    while is_same_process(orphan) && Instant::now() < limit {
-        if !killed && Instant::now() >= deadline {
-            terminal.line(Mark::Warning, &format!("Killing it (PID: {pid}): it did not stop in time."));
-            sys::signal_group(pid, SIGKILL);
-            killed = true;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-/// The Temporal that still runs without the daemon that wrote `left`.
-pub fn orphan(left: &State) -> Option<&state::Process> {
-    left.temporal.as_ref().filter(|orphan| is_same_process(orphan))
-}
-
-/// Whether it lives: one that has ended, and waits for a parent that does not
-/// reap, has no executable any more.
-fn is_same_process(process: &state::Process) -> bool {
-    process.is_alive() && process.executable.is_some() && process.executable == sys::executable(process.pid)
 }

@@ -2,16 +2,19 @@
 //! followed, waited for, executed or damaged.
 
 use std::fs::{self, File, TryLockError};
+use std::io::Write;
 use std::net::TcpListener;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::support::archive::{VERSION, small_release};
 use crate::support::process::is_root;
 use crate::support::*;
 
 const STRANGER: u32 = 65_533;
+/// What a pipe takes before it is full, on Linux and macOS.
+const PIPE_SIZE: usize = 64 << 10;
 /// Every file that stigmer makes for itself.
 const OWN_FILES: [&str; 7] = [
     "run/daemon.lock",
@@ -148,6 +151,96 @@ fn root_may_use_a_volume_that_belongs_to_the_user_outside() {
     }
     home.stigmer(["local", "run", "--", "true"]).run().success();
     assert_eq!(home.starts().len(), 1);
+}
+
+#[test]
+fn a_stream_that_nobody_reads_holds_nothing_up() {
+    let home = home();
+    let (reader, mut full) = std::io::pipe().unwrap();
+    full.write_all(&vec![b'x'; PIPE_SIZE]).unwrap();
+    let mut command = home.stigmer(["local", "start"]).into_command();
+    let mut daemon = command.stdin(Stdio::null()).stdout(full.try_clone().unwrap()).stderr(full).spawn().unwrap();
+    home.wait_for("the server", || home.state_field("phase").as_deref() == Some("ready"));
+    home.crash("1");
+    home.wait_for("the second server", || home.starts().len() == 2);
+    home.wait_for("it to be ready", || home.state_field("phase").as_deref() == Some("ready"));
+    home.stigmer(["local", "stop"]).run().success();
+    assert!(daemon.wait().unwrap().success());
+    drop(reader);
+}
+
+#[test]
+fn signals_that_the_caller_ignored_or_blocked_do_their_work() {
+    let home = home();
+    // With SIGCHLD ignored nobody can wait for a child.
+    let ignoring = |command: &str| {
+        let script = format!("trap '' CHLD; exec \"$stigmer\" {command}");
+        Stigmer::of_program(&home, "sh".as_ref(), ["-c".to_owned(), script]).env("stigmer", process::binary())
+    };
+    ignoring("local run -- sh -c 'exit 7'").run().exits_with(7);
+    ignoring("local start --detach --temporal-bin /nonexistent").run().fails_with(&["cannot use /nonexistent"]);
+
+    let mut command = home.stigmer(["local", "start"]).into_command();
+    process::with_blocked_signals(&mut command);
+    let mut daemon = command.stdout(Stdio::null()).spawn().unwrap();
+    home.wait_for("the server", || home.state_field("phase").as_deref() == Some("ready"));
+    let starts = home.starts().len();
+    home.crash("1");
+    home.wait_for("another server", || home.starts().len() == starts + 1);
+    home.stigmer(["local", "stop"]).run().success();
+    assert!(daemon.wait().unwrap().success());
+}
+
+#[test]
+fn a_link_to_a_database_that_is_not_there_yet_is_one_name_for_it() {
+    let (one, other) = (home(), home());
+    let database = one.root().join("shared.db");
+    for home in [&one, &other] {
+        fs::create_dir_all(home.database().parent().unwrap()).unwrap();
+        symlink(&database, home.database()).unwrap();
+    }
+    one.stigmer(["local", "start", "--detach"]).run().success();
+    let mut second = other.stigmer(["local", "start"]).spawn();
+    second.wait_for_stdout("Another Temporal uses");
+    assert!(second.stdout().contains(&format!("{}", database.display())));
+    second.signal(libc::SIGTERM);
+    second.wait();
+    assert_eq!(other.starts(), []);
+    one.stigmer(["local", "stop"]).run().success();
+}
+
+#[test]
+fn a_link_in_a_directory_for_all_is_used_only_when_its_owner_is() {
+    if !is_root() {
+        eprintln!("NOT TESTED: only root can give files away");
+        return;
+    }
+    // As with STIGMER_HOME=/tmp, and /tmp/bin a stranger's link to our own files.
+    let home = home();
+    set_mode(&home.path(), 0o1777);
+    let elsewhere = home.root().join("bin");
+    fs::rename(home.bin(), &elsewhere).unwrap();
+    symlink(&elsewhere, home.bin()).unwrap();
+    lchown(home.bin(), Some(STRANGER), None).unwrap();
+    home.stigmer(["local", "start"]).run().fails_with(&["belongs to another user"]);
+    assert_eq!(home.starts(), []);
+}
+
+#[test]
+fn a_password_in_a_mirrors_url_is_never_shown() {
+    for url in [
+        "http://user:secret@[::1/x",
+        "http://user:secret@",
+        "ftp://user:secret@m.example",
+        "http://user:secret@127.0.0.1:1",
+    ] {
+        let home = Home::new();
+        let outcome = home.stigmer(["local", "start", "--mirror", url]).env("STIGMER_READY_TIMEOUT", "1").run();
+        assert!([1, 2].contains(&outcome.code()), "{}", outcome.describe());
+        let shown = format!("{}{}", outcome.stdout, outcome.stderr);
+        assert!(!shown.contains("secret"), "{shown}");
+        assert!(outcome.hint().is_some(), "{}", outcome.describe());
+    }
 }
 
 fn set_mode(path: &Path, mode: u32) {

@@ -179,10 +179,16 @@ fn every_fault_of_a_server_is_survived_or_explained() {
         fault("reset before the first byte", vec![Reply::Cut(0, Cut::Reset)], Installed(2)),
         fault("closed one byte before the end", vec![Reply::Cut(total as u64 - 1, Cut::Close)], Installed(2)),
         fault(
-            "many failures with a byte between",
-            (0..8).flat_map(|_| [Reply::Nothing, Reply::Cut(1, Cut::Close)]).collect(),
+            "many failures with progress between",
+            (0..8).flat_map(|_| [Reply::Nothing, Reply::Cut(16 << 10, Cut::Close)]).collect(),
             Installed(17),
         ),
+        Fault {
+            what: "a byte for each connection",
+            replies: vec![],
+            always: Some(Reply::Cut(1, Cut::Close)),
+            wanted: Refused(&["6 attempts", "bytes"]),
+        },
         Fault {
             what: "six failures in a row in the middle",
             replies: vec![Reply::Cut(half, Cut::Close)],

@@ -223,6 +223,30 @@ fn a_start_during_a_run_keeps_the_server_after_it() {
 }
 
 #[test]
+fn a_start_at_the_end_of_a_run_never_succeeds_in_vain() {
+    in_parallel(4, 0..24, |number: u32| {
+        let home = home();
+        let run = run_shell(&home, &format!("sleep 0.{:03}", 2 * number)).spawn();
+        home.wait_for("the server", || is_ready(&home) || home.starts().len() == 1);
+        home.stigmer(["local", "start", "--detach"]).run().success();
+        run.wait().success();
+        home.stigmer(["local", "status"]).run().success();
+        home.stigmer(["local", "stop"]).run().success();
+        assert_stopped(&home);
+    });
+}
+
+#[test]
+fn a_run_says_what_it_does_not_get_from_the_server_that_is_there() {
+    let home = home();
+    home.stigmer(["local", "start", "--detach"]).run().success();
+    let outcome = home.stigmer(["local", "run", "--port", "7299", "--ui-port", "8299", "--", "true"]).run();
+    outcome.success().stderr_has(&format!("[!] It is at 127.0.0.1:{}, not at 127.0.0.1:7299", home.port()));
+    outcome.stderr_has("not at http://localhost:8299");
+    home.stigmer(["local", "stop"]).run().success();
+}
+
+#[test]
 fn the_server_of_a_killed_run_is_stopped_by_its_daemon() {
     let home = home();
     let run = run_shell(&home, "echo $$ > begun; exec sleep 1000").spawn();

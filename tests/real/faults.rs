@@ -142,7 +142,7 @@ fn a_kill_at_the_birth_of_the_database_breaks_no_later_start() {
 }
 
 fn is_aside(entry: fs::DirEntry) -> bool {
-    entry.file_name().to_string_lossy().starts_with("temporal.db.broken-")
+    entry.file_name().to_string_lossy().starts_with("temporal.db.broken")
 }
 
 #[test]

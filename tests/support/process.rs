@@ -433,6 +433,20 @@ pub fn signal(pid: u32, number: i32) {
     unsafe { libc::kill(pid as i32, number) };
 }
 
+/// The program starts with every signal blocked, as from a thread of some
+/// language runtimes.
+pub fn with_blocked_signals(command: &mut Command) {
+    // SAFETY: the closure calls only async-signal-safe functions.
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(command, || {
+            let mut all = std::mem::zeroed();
+            libc::sigfillset(&mut all);
+            libc::sigprocmask(libc::SIG_BLOCK, &all, std::ptr::null_mut());
+            Ok(())
+        });
+    }
+}
+
 /// What the test runner was told to ignore (`nohup`, a background job of a
 /// script) is not to be inherited by what is tested.
 fn with_default_signals(command: &mut Command) {

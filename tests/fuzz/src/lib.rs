@@ -5,6 +5,8 @@
 mod cli;
 #[path = "../../../src/config.rs"]
 pub mod config;
+#[path = "../../../src/digest.rs"]
+mod digest;
 #[path = "../../../src/error.rs"]
 mod error;
 #[path = "../../../src/health.rs"]
@@ -13,6 +15,10 @@ pub mod health;
 mod home;
 #[path = "../../../src/install/mod.rs"]
 pub mod install;
+#[path = "../../../src/own_file.rs"]
+mod own_file;
+#[path = "../../../src/release.rs"]
+pub mod release;
 #[path = "../../../src/sys.rs"]
 mod sys;
 #[path = "../../../src/terminal.rs"]

@@ -6,7 +6,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::digest::Digest;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 
 /// A version of the Temporal CLI (not of the Temporal Server), without the `v`.
