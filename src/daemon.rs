@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, External, Managed};
+use crate::cli::ServerOptions;
+use crate::config::{self, Config, External, Managed};
 use crate::error::{Error, Result};
 use crate::external;
 use crate::home::Home;
@@ -29,10 +30,17 @@ pub const STOP_LIMIT: Duration = Duration::from_secs(STOP_GRACE.as_secs() + 3);
 
 /// What a daemon needs to know of where and how it was asked for.
 pub struct Context<'a> {
-    pub home: &'a Home,
+    pub home: Home,
     pub variable: &'a dyn Fn(&str) -> Option<OsString>,
     /// Where the command was typed.
     pub directory: PathBuf,
+}
+
+impl Context<'_> {
+    /// What the typed options mean here.
+    pub fn resolve(&self, options: &ServerOptions) -> Result<Config> {
+        config::resolve(options, self.variable, &self.directory)
+    }
 }
 
 /// How `serve` ended.
@@ -52,7 +60,7 @@ pub fn serve(
     terminal: &mut Terminal,
     on_ready: &mut dyn FnMut(&mut Terminal),
 ) -> Result<Served> {
-    let home = context.home;
+    let home = &context.home;
     home.create()?;
     let patience = match config {
         Config::Managed(managed) => managed.ready_timeout.value + STOP_LIMIT,
@@ -103,7 +111,7 @@ fn serve_managed(
     terminal: &mut Terminal,
     on_ready: &mut dyn FnMut(&mut Terminal),
 ) -> Result<()> {
-    let home = context.home;
+    let home = &context.home;
     let events = Events::new()?;
     state.ui_url = config.ui_url();
     state.phase = Phase::Installing;
@@ -136,14 +144,14 @@ fn serve_external(
     terminal: &mut Terminal,
     on_ready: &mut dyn FnMut(&mut Terminal),
 ) -> Result<()> {
-    state.publish(context.home, terminal);
+    state.publish(&context.home, terminal);
     // Until it is reached a signal may end this process as it would any other.
     external::connect(config, terminal)?;
     let mut events = Events::new()?;
     terminal.line(Mark::Info, "Skipping local Temporal startup");
     state.phase = Phase::Ready;
     state.sessions = 1;
-    state.publish(context.home, terminal);
+    state.publish(&context.home, terminal);
     terminal.line(Mark::Done, "Stigmer Daemon Ready.");
     on_ready(terminal);
     loop {

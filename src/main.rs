@@ -1,34 +1,47 @@
 //! stigmer: a running Temporal on a machine that has nothing.
 //!
 //! The way of the data, from the words that were typed to a server that is
-//! supervised until it is stopped; each module imports only what stands below
-//! or beside it here:
+//! supervised until it is stopped:
 //!
 //! ```text
-//!  argv ──> cli ──> Command ─┐        the table of commands and options
-//!  environment ──> config ───┴─> Config: Managed | External, each value with its source
-//!                                  │
-//!  commands/   start run stop restart status logs completions, a file each
-//!                                  │
-//!  daemon      one for each home: lock, serve, detach, stop
-//!    │              │                         │
-//!  external     install::ensure          supervisor::Supervisor
-//!  (reach it)   release  what, where     server     spawn, signal, reap
-//!               network  one request     events     signals as events
-//!               download resumed body    restart    when again, when not
-//!               digest   SHA-256         database   one server, never broken
-//!               unpack   tar.gz -> file  ports      taken by whom
-//!               receipt  what was put    (health    do you serve?)
-//!                                  │
-//!  state lock log_file home        the files under ~/.stigmer
-//!  own_file                        how the small ones are opened
-//!  terminal                        what the user sees
-//!  error sys                       the one error; the only unsafe
+//!  argv ─────────> cli ──> Command, ServerOptions      what was typed
+//!  environment ──> config ──> Managed | External       what is meant, and who said so
+//!                    │
+//!  commands/       start run stop restart status logs completions, a file each
+//!                    │
+//!  daemon          one for each home: lock, serve, detach, stop
+//!    ├── external      a Temporal elsewhere: reach it
+//!    ├── install/      find, install ──> Installed: an executable that may be run
+//!    │     network       one request: proxy, certificates, redirects
+//!    │     download      the body, over connections that come and go
+//!    │     unpack        tar.gz ──> the executable, hashed on its way
+//!    │     executable    is it one, and for this machine?
+//!    │     receipt       what was installed, from where
+//!    └── supervisor/   Supervisor::run: start, watch, stop, start again
+//!          server        spawn, signal, reap
+//!          events        signals as events, one poll for all
+//!          restart       when again, and when not
+//!          database      one server for each, none broken for good
+//!          ports         taken by whom
+//!          orphan        a Temporal whose daemon was killed
 //! ```
 //!
-//! A new option is a row in `cli` and a line in `config`; a new command is a
-//! spec in `cli` and a file in `commands`; a new fact about Temporal belongs
-//! to `supervisor`, about its releases to `install::release`.
+//! A module imports only from lines below its own (a test holds this):
+//!
+//! ```text
+//!  commands
+//!  daemon
+//!  supervisor
+//!  external  install
+//!  config  health  state  log_file
+//!  cli  release  lock
+//!  home  digest  own_file  terminal
+//!  error  sys
+//! ```
+//!
+//! A new option of `start` is a row in `cli` and a line in `config`; a new
+//! command is a spec in `cli` and a file in `commands`; a new fact about
+//! Temporal belongs to `supervisor`, about its releases to `release`.
 #![deny(unsafe_code)]
 
 mod cli;
@@ -74,33 +87,32 @@ fn main() -> ExitCode {
 
 /// Does what was typed; returns the exit code.
 fn run() -> Result<u8> {
-    let command = cli::parse(std::env::args_os().skip(1))?;
-    match command {
-        Command::Help(command) => return commands::print(&cli::help(command)).map(|()| 0),
-        Command::Version => return commands::print(concat!("stigmer ", env!("CARGO_PKG_VERSION"), "\n")).map(|()| 0),
-        Command::Completions(shell) => return commands::print(&commands::completions::script(shell)).map(|()| 0),
-        _ => {}
-    }
-    let home = Home::resolve(variable(HOME_VARIABLE), home::user_home())?;
-    let context =
-        Context { home: &home, variable: &variable, directory: std::env::current_dir().unwrap_or_else(|_| "/".into()) };
-    match command {
+    let done = |()| 0;
+    match cli::parse(std::env::args_os().skip(1))? {
+        Command::Help(command) => commands::print(&cli::help(command)).map(done),
+        Command::Version => commands::print(concat!("stigmer ", env!("CARGO_PKG_VERSION"), "\n")).map(done),
+        Command::Completions(shell) => commands::print(&commands::completions::script(shell)).map(done),
         Command::Start { detach, server } => {
-            commands::start::start(&context, &config::resolve(&server, &variable, &context.directory)?, detach)
-                .map(|()| 0)
+            let context = context()?;
+            commands::start::start(&context, &context.resolve(&server)?, detach).map(done)
         }
-        Command::Run { server, program, arguments } => commands::run::run(
-            &context,
-            &config::resolve(&server, &variable, &context.directory)?,
-            &program,
-            &arguments,
-        ),
-        Command::Stop { force } => commands::stop::stop(&context, force).map(|()| 0),
-        Command::Restart => commands::restart::restart(&home).map(|()| 0),
-        Command::Status { json } => commands::status::status(&home, json),
-        Command::Logs { follow, lines } => commands::logs::logs(&home, follow, lines).map(|()| 0),
-        Command::Help(_) | Command::Version | Command::Completions(_) => Ok(0),
+        Command::Run { server, program, arguments } => {
+            let context = context()?;
+            commands::run::run(&context, &context.resolve(&server)?, &program, &arguments)
+        }
+        Command::Stop { force } => commands::stop::stop(&context()?, force).map(done),
+        Command::Restart => commands::restart::restart(&context()?.home).map(done),
+        Command::Status { json } => commands::status::status(&context()?.home, json),
+        Command::Logs { follow, lines } => commands::logs::logs(&context()?.home, follow, lines).map(done),
     }
+}
+
+fn context() -> Result<Context<'static>> {
+    Ok(Context {
+        home: Home::resolve(variable(HOME_VARIABLE), home::user_home())?,
+        variable: &variable,
+        directory: std::env::current_dir().unwrap_or_else(|_| "/".into()),
+    })
 }
 
 fn variable(name: &str) -> Option<OsString> {
@@ -115,4 +127,49 @@ fn report_bug(panic: &std::panic::PanicHookInfo<'_>) {
          'stigmer local stop' cleans up",
         env!("CARGO_PKG_VERSION")
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    fn sources(directory: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+    }
+
+    /// The lines of the second picture above.
+    fn layers() -> Vec<Vec<String>> {
+        let picture = include_str!("main.rs").split("```text").nth(2).unwrap().split("```").next().unwrap();
+        let words = |line: &str| line.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>();
+        picture.lines().map(words).filter(|words| !words.is_empty()).collect()
+    }
+
+    #[test]
+    fn imports_point_down() {
+        let layers = layers();
+        let layer = |module: &str| layers.iter().position(|names| names.iter().any(|name| name == module));
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        for path in sources(&root) {
+            let own = path.strip_prefix(&root).unwrap().iter().next().unwrap().to_str().unwrap();
+            let own = own.trim_end_matches(".rs");
+            if own == "main" {
+                continue;
+            }
+            let own_layer = layer(own).unwrap_or_else(|| panic!("{own} is not in the picture"));
+            let text = fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            for imported in code.split("crate::").skip(1).flat_map(|rest| {
+                let inside = rest.strip_prefix('{').map_or(rest, |rest| rest.split('}').next().unwrap());
+                let names: Vec<&str> = if rest.starts_with('{') { inside.split(',').collect() } else { vec![inside] };
+                names
+                    .into_iter()
+                    .map(|name| name.trim().split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap())
+            }) {
+                let below = imported == own || layer(imported).is_some_and(|layer| layer > own_layer);
+                assert!(below, "{} imports {imported}, which is not below {own}", path.display());
+            }
+        }
+    }
 }

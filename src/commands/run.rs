@@ -70,7 +70,7 @@ fn join(context: &Context<'_>, terminal: &mut Terminal) -> Result<Lock> {
 /// The address of the daemon that is there, or of a new one, and what holds
 /// signals back until the command is there to get them.
 fn find_or_start(context: &Context<'_>, config: &Config, mut terminal: Terminal) -> Result<(String, Forwarder)> {
-    let forwarder = match Daemon::of(context.home) {
+    let forwarder = match Daemon::of(&context.home) {
         Daemon::Alive(state) if state.serves() => {
             warn_of_differences(config, &state, &mut terminal);
             new_forwarder()?
@@ -79,7 +79,7 @@ fn find_or_start(context: &Context<'_>, config: &Config, mut terminal: Terminal)
             warn_of_differences(config, state, terminal);
         })?,
     };
-    match Daemon::of(context.home) {
+    match Daemon::of(&context.home) {
         Daemon::Alive(state) => Ok((state.address, forwarder)),
         Daemon::Silent | Daemon::Absent => Err(Error::new("cannot run the command: Temporal was stopped meanwhile")),
     }
@@ -93,11 +93,11 @@ fn new_forwarder() -> Result<Forwarder> {
 fn leave(context: &Context<'_>, usage: Lock) -> Result<()> {
     // Kept until the daemon is gone: whoever comes next waits, and starts anew.
     let Some(_alone) = usage.into_exclusive() else { return Ok(()) };
-    match Daemon::of(context.home) {
+    match Daemon::of(&context.home) {
         Daemon::Alive(state) if state.lifetime == Lifetime::Shared => {}
         _ => return Ok(()),
     }
-    match daemon::stop(context.home, STOP_LIMIT) {
+    match daemon::stop(&context.home, STOP_LIMIT) {
         true => Ok(()),
         false => Err(Error::new("cannot stop Temporal: it is still there").hint("stigmer local stop --force")),
     }

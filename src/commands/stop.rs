@@ -15,7 +15,7 @@ use crate::terminal::{Stream, Terminal};
 const AFTER_KILL: Duration = Duration::from_secs(3);
 
 pub fn stop(context: &Context<'_>, force: bool) -> Result<()> {
-    let home = context.home;
+    let home = &context.home;
     let before = match Daemon::of(home) {
         Daemon::Absent if stop_left_behind(context)? => return print("Temporal stopped.\n"),
         Daemon::Absent => return print("Temporal is not running.\n"),
@@ -39,7 +39,7 @@ pub fn stop(context: &Context<'_>, force: bool) -> Result<()> {
 
 /// Ends a daemon that does not stop, and its Temporal.
 fn kill(context: &Context<'_>, state: Option<State>) -> Result<()> {
-    let home = context.home;
+    let home = &context.home;
     let Some(state) = state else {
         return Err(still_there(home, None, STOP_LIMIT).hint("find it with 'ps' and end it with 'kill'"));
     };
@@ -67,7 +67,7 @@ fn still_there(home: &Home, state: Option<State>, limit: Duration) -> Error {
 
 /// Stops a Temporal whose daemon was killed; false when there is none.
 fn stop_left_behind(context: &Context<'_>) -> Result<bool> {
-    let home = context.home;
+    let home = &context.home;
     let Some(left) = State::load(home).filter(|left| orphan::find(left).is_some()) else {
         return Ok(false);
     };
