@@ -1,6 +1,6 @@
 //! `stigmer completions SHELL`, from the table that parses and prints help.
 
-use crate::cli::{COMPLETIONS, CommandSpec, LOCAL, OptionSpec, SHELLS, Shell, TOP};
+use crate::cli::{COMPLETIONS, CommandSpec, LOCAL, Name, OptionSpec, SHELLS, Shell, TEMPORAL_ARG, TOP};
 
 /// The completion script for a shell.
 pub fn script(shell: Shell) -> String {
@@ -30,29 +30,7 @@ fn flags(option: &OptionSpec) -> Vec<String> {
 }
 
 fn bash() -> String {
-    let mut cases = String::new();
-    let mut with_paths = Vec::new();
-    let mut with_values = Vec::new();
-    for command in commands() {
-        let mut all: Vec<String> = command.options.iter().flat_map(|option| flags(option)).collect();
-        all.push("--help".into());
-        if command.word() == COMPLETIONS.word() {
-            all.push(shells());
-        }
-        cases.push_str(&format!(
-            "    {}) words=\"{}\" ;;\n",
-            &command.path["stigmer ".len()..].replace(' ', "\\ "),
-            all.join(" ")
-        ));
-        for option in command.options.iter().filter(|option| option.value.is_some()) {
-            let list = if option.is_path { &mut with_paths } else { &mut with_values };
-            for flag in flags(option) {
-                if !list.contains(&flag) {
-                    list.push(flag);
-                }
-            }
-        }
-    }
+    let cases: String = commands().map(bash_case).collect();
     format!(
         r#"# bash completion for stigmer
 _stigmer() {{
@@ -79,40 +57,41 @@ _stigmer() {{
 }}
 complete -F _stigmer stigmer
 "#,
-        paths = with_paths.join("|"),
-        values = with_values.join("|"),
+        paths = bash_flags(|option| option.is_path),
+        values = bash_flags(|option| option.value.is_some() && !option.is_path),
         top = words(TOP.subcommands),
         local = words(LOCAL.subcommands),
     )
+}
+
+/// The words of one command.
+fn bash_case(command: &CommandSpec) -> String {
+    let mut words: Vec<String> = command.options.iter().flat_map(|option| flags(option)).collect();
+    words.push("--help".into());
+    if command.name == Name::Completions {
+        words.push(shells());
+    }
+    let path = &command.path["stigmer ".len()..].replace(' ', "\\ ");
+    format!("    {path}) words=\"{}\" ;;\n", words.join(" "))
+}
+
+/// All flags of the options that `is_wanted`, each once, as a pattern.
+fn bash_flags(is_wanted: impl Fn(&OptionSpec) -> bool) -> String {
+    let mut all: Vec<String> = Vec::new();
+    for flag in commands().flat_map(|command| command.options).filter(|option| is_wanted(option)).flat_map(|o| flags(o))
+    {
+        if !all.contains(&flag) {
+            all.push(flag);
+        }
+    }
+    all.join("|")
 }
 
 fn zsh() -> String {
     let described = |commands: &[&CommandSpec]| {
         commands.iter().map(|c| format!("'{}:{}'", c.word(), zsh_quote(c.summary))).collect::<Vec<_>>().join(" ")
     };
-    let mut cases = String::new();
-    for command in commands() {
-        cases.push_str(&format!("    {})\n      _arguments -s", command.word()));
-        for option in command.options {
-            let value = match (option.value, option.is_path) {
-                (None, _) => String::new(),
-                (Some(name), true) => format!(":{}:_files", zsh_quote(name)),
-                (Some(name), false) => format!(":{}: ", zsh_quote(name)),
-            };
-            let repeated = if option.long == "temporal-arg" { "*" } else { "" };
-            for flag in flags(option) {
-                let equals = if option.value.is_some() && flag.starts_with("--") { "=" } else { "" };
-                cases.push_str(&format!(" \\\n        '{repeated}{flag}{equals}[{}]{value}'", zsh_quote(option.help)));
-            }
-        }
-        cases.push_str(" \\\n        '--help[show this help]'");
-        match command.word() {
-            "run" => cases.push_str(" \\\n        '*::command:_normal'"),
-            "completions" => cases.push_str(&format!(" \\\n        '1:shell:({})'", shells())),
-            _ => {}
-        }
-        cases.push_str(" ;;\n");
-    }
+    let cases: String = commands().map(zsh_case).collect();
     format!(
         r#"#compdef stigmer
 _stigmer() {{
@@ -145,6 +124,31 @@ if [[ $funcstack[1] == _stigmer ]]; then _stigmer "$@"; else compdef _stigmer st
         top = described(TOP.subcommands),
         local = described(LOCAL.subcommands),
     )
+}
+
+/// The arguments of one command.
+fn zsh_case(command: &CommandSpec) -> String {
+    let mut case = format!("    {})\n      _arguments -s", command.word());
+    for option in command.options {
+        let value = match (option.value, option.is_path) {
+            (None, _) => String::new(),
+            (Some(name), true) => format!(":{}:_files", zsh_quote(name)),
+            (Some(name), false) => format!(":{}: ", zsh_quote(name)),
+        };
+        let repeated = if option.long == TEMPORAL_ARG.long { "*" } else { "" };
+        for flag in flags(option) {
+            let equals = if option.value.is_some() && flag.starts_with("--") { "=" } else { "" };
+            case.push_str(&format!(" \\\n        '{repeated}{flag}{equals}[{}]{value}'", zsh_quote(option.help)));
+        }
+    }
+    case.push_str(" \\\n        '--help[show this help]'");
+    match command.name {
+        Name::Run => case.push_str(" \\\n        '*::command:_normal'"),
+        Name::Completions => case.push_str(&format!(" \\\n        '1:shell:({})'", shells())),
+        _ => {}
+    }
+    case.push_str(" ;;\n");
+    case
 }
 
 /// Text inside a single-quoted specification of `_arguments`.
