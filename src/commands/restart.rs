@@ -17,17 +17,20 @@ const LIMIT: Duration = Duration::from_secs(STOP_LIMIT.as_secs() + 120);
 
 pub fn restart(home: &Home) -> Result<()> {
     let not_running = || Error::new("cannot restart Temporal: it is not running").hint("stigmer local start");
-    let deadline = after(LIMIT);
+    let (mut deadline, mut last_sign) = (after(LIMIT), None);
     let mut asked = None;
     loop {
-        match Daemon::of(home) {
+        let daemon = Daemon::of(home);
+        if let Daemon::Alive(state) = &daemon
+            && last_sign != Some((state.phase, state.restarts))
+        {
+            (deadline, last_sign) = (after(LIMIT), Some((state.phase, state.restarts)));
+        }
+        match daemon {
             Daemon::Absent if asked.is_none() => return Err(not_running()),
             Daemon::Absent => {
-                return Err(Error::new("cannot restart Temporal: the daemon ended meanwhile").hint(format!(
-                    "see {} and {}",
-                    home.daemon_log().display(),
-                    home.log().display()
-                )));
+                return Err(Error::new("cannot restart Temporal: the daemon ended meanwhile")
+                    .hint("see 'stigmer local logs', and what 'stigmer local start' has printed"));
             }
             Daemon::Alive(state) if state.mode == Mode::External => {
                 return Err(Error::new(format!("cannot restart Temporal: the one at {} is external", state.address))
