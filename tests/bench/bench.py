@@ -386,11 +386,7 @@ asyncio.run(main())
     def build(self):
         """Cold release builds: ours, and our dependencies under an empty main."""
         empty = self.new_directory("empty")
-        for name in ["Cargo.toml", "Cargo.lock"]:
-            shutil.copy(ROOT / name, empty)
-        (empty / "src").mkdir()
-        (empty / "src/main.rs").write_text("fn main() {}\n")
-        (empty / "README.md").touch()
+        subprocess.run([ROOT / ".ci/empty-main", empty], check=True)
         times = {"ours": [], "empty": []}
         for number in range(2):
             say(f"cold build, round {number + 1} of 2")
@@ -456,9 +452,10 @@ asyncio.run(main())
 
     def end(self, process):
         process.terminate()
+        process.wait(LIMIT_SECONDS)
+        # Not before: who still reads it in another thread must see its end first.
         if process.stdout:
             process.stdout.close()
-        process.wait(LIMIT_SECONDS)
         self.processes.remove(process)
 
     def end_processes(self):
@@ -558,7 +555,7 @@ class LineTimes:
     def __init__(self, stream, texts):
         self.times = []
         self.missing = list(texts)
-        self.thread = threading.Thread(target=self.read, args=(stream,))
+        self.thread = threading.Thread(target=self.read, args=(stream,), daemon=True)
         self.thread.start()
 
     def read(self, stream):
@@ -570,9 +567,10 @@ class LineTimes:
                 return
 
     def wait(self):
-        self.thread.join()
+        self.thread.join(LIMIT_SECONDS)
         if self.missing:
-            sys.exit(f"error: a process ended without the line '{self.missing[0].decode()}'")
+            why = f"none came in {LIMIT_SECONDS} s" if self.thread.is_alive() else "the process ended without it"
+            sys.exit(f"error: no line '{self.missing[0].decode()}': {why}")
         return self.times
 
 

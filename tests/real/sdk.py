@@ -30,9 +30,12 @@ def main():
             return
         print(f"sdk: installing {wanted.strip()} in {directory}", file=sys.stderr, flush=True)
         shutil.rmtree(directory, ignore_errors=True)
-        run([sys.executable, "-m", "venv", str(directory)], "make a virtual environment (on Debian: python3-venv)")
-        pip = [str(directory / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        run([*pip, "--no-input", "--requirement", str(REQUIREMENTS)], f"install {wanted.strip()}")
+        # With the pip of outside: Debian has the one for inside in a package of its own.
+        run([sys.executable, "-m", "venv", "--without-pip", str(directory)], "make a virtual environment")
+        python = [str(directory / "bin/python"), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+        packages = run(python, "ask where packages go").strip()
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+        run([*pip, "--target", packages, "--requirement", str(REQUIREMENTS)], f"install {wanted.strip()}")
         complete.write_text(wanted)
 
 
@@ -40,6 +43,7 @@ def run(command, what):
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"error: cannot {what}:\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
 if __name__ == "__main__":
