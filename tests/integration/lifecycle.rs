@@ -591,11 +591,13 @@ fn a_state_that_cannot_be_written_does_not_stop_the_daemon() {
 #[test]
 fn a_start_waits_for_another_that_is_under_way() {
     let home = home();
-    home.behave("slow-start 800");
+    home.behave("never-serve");
     let first = home.stigmer(["local", "start", "--detach"]).spawn();
     wait_for_phase(&home, "starting");
-    let second = home.stigmer(["local", "start"]).run();
-    second.success().stdout_has("is starting Temporal; waiting for it.").stdout_has("already running");
+    let mut second = home.stigmer(["local", "start"]).spawn();
+    second.wait_for_stdout("is starting Temporal; waiting for it.");
+    home.behave("");
+    second.wait().success().stdout_has("already running");
     first.wait().success();
     assert_eq!(home.starts().len(), 1);
     stop(&home);
@@ -604,7 +606,7 @@ fn a_start_waits_for_another_that_is_under_way() {
 #[test]
 fn status_is_right_while_it_stops_and_stop_waits() {
     let home = home();
-    home.behave("slow-stop 1000");
+    home.behave("ignore-term");
     let daemon = start(&home);
     daemon.signal(libc::SIGTERM);
     wait_for_phase(&home, "stopping");
@@ -612,8 +614,11 @@ fn status_is_right_while_it_stops_and_stop_waits() {
     assert_eq!((code, &state["ready"]), (1, &Value::Bool(false)));
     home.stigmer(["local", "status"]).run().exits_with(1).stdout_has("stopping");
     // A start that comes now waits for the end, and makes a new daemon.
-    let next = home.stigmer(["local", "start", "--detach"]).run();
-    next.success().stdout_has("stopping Temporal; waiting for it.").stdout_has("Ready.");
+    let mut next = home.stigmer(["local", "start", "--detach"]).spawn();
+    next.wait_for_stdout("stopping Temporal; waiting for it.");
+    home.behave("");
+    home.crash("0");
+    next.wait().success().stdout_has("Ready.");
     daemon.wait().success();
     assert_eq!(home.starts().len(), 2);
     stop(&home);

@@ -10,4 +10,5 @@ mod download;
 mod external;
 mod install;
 mod lifecycle;
+mod readme;
 mod run;
