@@ -497,8 +497,6 @@ mod tests {
             ("STIGMER_TEMPORAL_PORT", "0"),
             ("STIGMER_TEMPORAL_PORT", "65536"),
             ("STIGMER_TEMPORAL_PORT", "+7233"),
-            ("STIGMER_TEMPORAL_PORT", "64600"),
-            ("STIGMER_TEMPORAL_UI_PORT", "7233"),
             ("STIGMER_TEMPORAL_IP", "localhost"),
             ("STIGMER_TEMPORAL_VERSION", "latest"),
             ("STIGMER_TEMPORAL_VERSION", "../../x"),
@@ -510,9 +508,37 @@ mod tests {
         ] {
             let error = resolve_with(ServerOptions::default(), &[(variable, value)]).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{variable}={value}");
-            let by_name = error.message().contains(variable) || error.message().contains("port");
-            assert!(by_name, "{variable}={value}: {error}");
+            assert!(error.message().contains(variable), "{variable}={value}: {error}");
         }
+    }
+
+    #[test]
+    fn two_ports_that_cannot_be_are_a_usage_error_that_names_the_options() {
+        for (variable, value, words) in [
+            ("STIGMER_TEMPORAL_PORT", "64600", "64600 + 1000"),
+            ("STIGMER_TEMPORAL_UI_PORT", "7233", "7233 cannot serve both"),
+        ] {
+            let error = resolve_with(ServerOptions::default(), &[(variable, value)]).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{variable}={value}");
+            assert!(error.message().contains(words) && error.to_string().contains("--ui-port"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_defaults_of_the_table_are_those_that_are_in_force() {
+        let values = |options| {
+            let Managed { port, ui_port, ip, version, ready_timeout, .. } = managed(options, &[]);
+            (port.value, ui_port.value, ip.value, version.value, ready_timeout.value)
+        };
+        let literal = |option: &&&'static OptionSpec| !["ui-port", "mirror"].contains(&option.long);
+        let mut count = 0;
+        for option in cli::SERVER_OPTIONS.iter().filter(literal) {
+            let Some(default) = option.default else { continue };
+            assert_eq!(values(typed(&[(*option, default)])), values(ServerOptions::default()), "--{}", option.long);
+            count += 1;
+        }
+        assert_eq!(count, 4);
+        assert_eq!(cli::UI_PORT.default, Some(format!("port + {UI_PORT_OFFSET}").as_str()));
     }
 
     #[test]
