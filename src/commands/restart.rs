@@ -30,7 +30,7 @@ pub fn restart(home: &Home) -> Result<()> {
             Daemon::Absent if asked.is_none() => return Err(not_running()),
             Daemon::Absent => {
                 return Err(Error::new("cannot restart Temporal: the daemon ended meanwhile")
-                    .hint("see 'stigmer local logs', and what 'stigmer local start' has printed"));
+                    .hint(format!("see {}, and what 'stigmer local start' has printed", home.log().display())));
             }
             Daemon::Alive(state) if state.mode == Mode::External => {
                 return Err(Error::new(format!("cannot restart Temporal: the one at {} is external", state.address))

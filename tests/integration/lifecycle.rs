@@ -617,7 +617,6 @@ fn status_is_right_while_it_stops_and_stop_waits() {
     let mut next = home.stigmer(["local", "start", "--detach"]).spawn();
     next.wait_for_stdout("stopping Temporal; waiting for it.");
     home.behave("");
-    home.crash("0");
     next.wait().success().stdout_has("Ready.");
     daemon.wait().success();
     assert_eq!(home.starts().len(), 2);

@@ -1,9 +1,11 @@
 //! As much of HTTP/1.1 as a test server and a test proxy need.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 
 const MAX_HEAD: usize = 64 << 10;
 
@@ -57,6 +59,68 @@ pub fn base64(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// Takes connections on a port of its own, a thread for each, until it is
+/// dropped: then all are cut.
+pub struct Listener {
+    address: SocketAddr,
+    connections: Arc<Connections>,
+    accepted: Arc<AtomicUsize>,
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Listener {
+    pub fn start(serve: impl Fn(TcpStream, &Connections) + Send + Sync + 'static) -> Listener {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (connections, accepted) = (Arc::<Connections>::default(), Arc::<AtomicUsize>::default());
+        let ended = Arc::<AtomicBool>::default();
+        let (open, count, is_over) = (connections.clone(), accepted.clone(), ended.clone());
+        let serve = Arc::new(serve);
+        let thread = thread::spawn(move || {
+            for stream in listener.incoming() {
+                if is_over.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Ok(stream) = stream else { continue };
+                count.fetch_add(1, Ordering::SeqCst);
+                let (open, serve) = (open.clone(), serve.clone());
+                open.add(&stream);
+                thread::spawn(move || {
+                    let _ = stream.set_nodelay(true);
+                    let clone = stream.try_clone();
+                    serve(stream, &open);
+                    if let Ok(clone) = clone {
+                        open.remove(&clone);
+                    }
+                });
+            }
+        });
+        Listener { address, connections, accepted, ended, thread: Some(thread) }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Connections so far.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::SeqCst);
+        self.connections.cut();
+        let _ = TcpStream::connect(self.address);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        self.connections.cut();
+    }
 }
 
 /// Every open connection of a server, to be cut when it ends.

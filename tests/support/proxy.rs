@@ -1,17 +1,14 @@
 //! An HTTP proxy on loopback: `CONNECT`, and requests with a whole URL.
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
 
-use super::http::{Connections, Head, base64, tunnel, write_head};
+use super::http::{Head, Listener, base64, tunnel, write_head};
 
 pub struct Proxy {
-    address: SocketAddr,
+    listener: Listener,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -21,8 +18,6 @@ struct Shared {
     /// `user:password` in base64.
     credentials: Option<String>,
     requests: Mutex<Vec<Head>>,
-    connections: Connections,
-    ended: AtomicBool,
 }
 
 impl Proxy {
@@ -35,58 +30,25 @@ impl Proxy {
     }
 
     fn launch(target: SocketAddr, credentials: Option<String>) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared {
-            target,
-            credentials,
-            requests: Mutex::default(),
-            connections: Connections::default(),
-            ended: AtomicBool::new(false),
+        let shared = Arc::new(Shared { target, credentials, requests: Mutex::default() });
+        let serving = shared.clone();
+        let listener = Listener::start(move |stream, _| {
+            let _ = serving.serve(stream);
         });
-        let in_thread = shared.clone();
-        let thread = thread::spawn(move || {
-            for stream in listener.incoming() {
-                if in_thread.ended.load(Ordering::SeqCst) {
-                    return;
-                }
-                let Ok(stream) = stream else { continue };
-                let shared = in_thread.clone();
-                shared.connections.add(&stream);
-                thread::spawn(move || {
-                    let clone = stream.try_clone();
-                    let _ = shared.serve(stream);
-                    if let Ok(clone) = clone {
-                        shared.connections.remove(&clone);
-                    }
-                });
-            }
-        });
-        Proxy { address, shared, thread: Some(thread) }
+        Proxy { listener, shared }
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listener.address()
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.address())
     }
 
     /// The requests that it let through and those that it refused.
     pub fn requests(&self) -> Vec<Head> {
         self.shared.requests.lock().unwrap().clone()
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::SeqCst);
-        self.shared.connections.cut();
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -11,7 +10,7 @@ use std::time::Duration;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::archive::{asset_path, checksums, checksums_path};
-use super::http::{Connections, Head, reset, write_head};
+use super::http::{Connections, Head, Listener, reset, write_head};
 use super::{LIMIT, wait_until};
 
 /// Small, so that a cut falls where it is meant to.
@@ -163,10 +162,9 @@ impl Request {
 }
 
 pub struct ReleaseServer {
-    address: SocketAddr,
+    listener: Listener,
     scheme: &'static str,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -177,9 +175,6 @@ struct Shared {
     /// Replies that never end.
     always: Mutex<HashMap<String, Reply>>,
     requests: Mutex<Vec<Request>>,
-    connections: Connections,
-    accepted: Mutex<usize>,
-    ended: AtomicBool,
 }
 
 impl ReleaseServer {
@@ -199,40 +194,20 @@ impl ReleaseServer {
     }
 
     fn launch(tls: Option<Arc<ServerConfig>>) -> ReleaseServer {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let shared = Arc::new(Shared::default());
-        let in_thread = shared.clone();
-        let thread = thread::spawn(move || {
-            for stream in listener.incoming() {
-                if in_thread.ended.load(Ordering::SeqCst) {
-                    return;
-                }
-                let Ok(stream) = stream else { continue };
-                *in_thread.accepted.lock().unwrap() += 1;
-                let (shared, tls) = (in_thread.clone(), tls.clone());
-                shared.connections.add(&stream);
-                thread::spawn(move || {
-                    let _ = stream.set_nodelay(true);
-                    let clone = stream.try_clone();
-                    shared.converse(stream, tls);
-                    if let Ok(clone) = clone {
-                        shared.connections.remove(&clone);
-                    }
-                });
-            }
-        });
-        ReleaseServer { address, scheme, shared, thread: Some(thread) }
+        let serving = shared.clone();
+        let listener = Listener::start(move |stream, connections| serving.converse(stream, connections, tls.clone()));
+        ReleaseServer { listener, scheme, shared }
     }
 
     /// What `--mirror` takes.
     pub fn base(&self) -> String {
-        format!("{}://{}", self.scheme, self.address)
+        format!("{}://{}", self.scheme, self.address())
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listener.address()
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -269,23 +244,11 @@ impl ReleaseServer {
 
     /// Connections so far, whatever came over them.
     pub fn connections(&self) -> usize {
-        *self.shared.accepted.lock().unwrap()
+        self.listener.accepted()
     }
 
     pub fn forget_requests(&self) {
         self.shared.requests.lock().unwrap().clear();
-    }
-}
-
-impl Drop for ReleaseServer {
-    fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::SeqCst);
-        self.shared.connections.cut();
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-        self.shared.connections.cut();
     }
 }
 
@@ -297,7 +260,7 @@ enum After {
 }
 
 impl Shared {
-    fn converse(&self, stream: TcpStream, tls: Option<Arc<ServerConfig>>) {
+    fn converse(&self, stream: TcpStream, connections: &Connections, tls: Option<Arc<ServerConfig>>) {
         let after = match tls {
             None => self.answer_all(&mut &stream, &stream),
             Some(config) => {
@@ -313,7 +276,7 @@ impl Shared {
         };
         match after {
             Ok(After::Reset) => {
-                self.connections.remove(&stream);
+                connections.remove(&stream);
                 reset(stream);
             }
             _ => {
