@@ -97,33 +97,41 @@ fn constant_fault(what: &'static str, reply: Reply, wanted: Wanted) -> Fault {
     Fault { what, replies: Vec::new(), always: Some(reply), wanted }
 }
 
-#[test]
-fn every_fault_of_a_server_is_survived_or_explained() {
+/// What a missing release is told with.
+fn not_found() -> &'static [&'static str] {
+    let platform: &'static str = Box::leak(platform().replace('_', "/").into_boxed_str());
+    Box::leak(Box::new([VERSION, platform, "hint: ", "--temporal-version"]))
+}
+
+fn with_head(head: &str, body: &[u8]) -> Vec<u8> {
+    [format!("HTTP/1.1 {head}\r\n\r\n").as_bytes(), body].concat()
+}
+
+fn chunked(parts: &[&[u8]], end: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for part in parts {
+        body.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
+        body.extend_from_slice(part);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(end);
+    with_head("200 OK\r\nTransfer-Encoding: chunked", &body)
+}
+
+/// The archive from its tenth byte on, as an answer that nobody asked for.
+fn part_from_ten() -> Reply {
     let archive = small_release();
-    let total = archive.len();
-    let half = total as u64 / 2;
-    let with_head = |head: &str, body: &[u8]| [format!("HTTP/1.1 {head}\r\n\r\n").as_bytes(), body].concat();
-    let chunked = |parts: &[&[u8]], end: &[u8]| {
-        let mut body = Vec::new();
-        for part in parts {
-            body.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
-            body.extend_from_slice(part);
-            body.extend_from_slice(b"\r\n");
-        }
-        body.extend_from_slice(end);
-        with_head("200 OK\r\nTransfer-Encoding: chunked", &body)
-    };
-    let (first, second) = archive.split_at(total / 2);
-    let longer = with_head(&format!("200 OK\r\nContent-Length: {}", total + 10), archive);
-    let shorter = with_head(&format!("200 OK\r\nContent-Length: {}", total - 10), &archive[..total - 10]);
-    let platform = platform().replace('_', "/");
-    let platform: &'static str = Box::leak(platform.into_boxed_str());
-    let not_found: &'static [&'static str] = Box::leak(Box::new([VERSION, platform, "hint: ", "--temporal-version"]));
-    let other = |range: String| Reply::Part(range, archive[10..].to_vec());
-    let faults = vec![
-        // Statuses
-        constant_fault("404", Reply::status("404 Not Found"), Refused(not_found)),
-        constant_fault("410", Reply::status("410 Gone"), Refused(not_found)),
+    Reply::Part(format!("bytes 10-{}/{}", archive.len() - 1, archive.len()), archive[10..].to_vec())
+}
+
+fn half() -> u64 {
+    small_release().len() as u64 / 2
+}
+
+fn statuses() -> Vec<Fault> {
+    vec![
+        constant_fault("404", Reply::status("404 Not Found"), Refused(not_found())),
+        constant_fault("410", Reply::status("410 Gone"), Refused(not_found())),
         constant_fault("403", Reply::status("403 Forbidden"), Refused(&["127.0.0.1", "rate-limited", "403", "hint: "])),
         constant_fault(
             "429 for an hour",
@@ -163,9 +171,14 @@ fn every_fault_of_a_server_is_survived_or_explained() {
         constant_fault("401", Reply::status("401 Unauthorized"), Refused(&["401", "hint: "])),
         constant_fault("418", Reply::status("418 I'm a teapot"), Refused(&["418", "hint: "])),
         constant_fault("204", Reply::status("204 No Content"), Refused(&["204", "hint: "])),
-        constant_fault("206 unasked", other(format!("bytes 10-{}/{total}", total - 1)), Refused(&["206", "hint: "])),
+        constant_fault("206 unasked", part_from_ten(), Refused(&["206", "hint: "])),
         constant_fault("304 unasked", Reply::status("304 Not Modified"), Refused(&["304", "hint: "])),
-        // Connections
+    ]
+}
+
+fn connections() -> Vec<Fault> {
+    let total = small_release().len();
+    vec![
         fault("closed before the answer", vec![Reply::Nothing, Reply::Nothing], Installed(3)),
         constant_fault("always closed", Reply::Nothing, Refused(&["127.0.0.1", "6 attempts", "hint: "])),
         constant_fault(
@@ -173,9 +186,9 @@ fn every_fault_of_a_server_is_survived_or_explained() {
             Reply::Raw(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()),
             Refused(&["127.0.0.1", "6 attempts"]),
         ),
-        fault("half a head", vec![Reply::Raw(b"HTTP/1.1 200 OK\r\nContent-Le".to_vec())], Installed(2)),
-        fault("closed in the middle", vec![Reply::Cut(half, Cut::Close)], Installed(2)),
-        fault("reset in the middle", vec![Reply::Cut(half, Cut::Reset)], Installed(2)),
+        fault("half() a head", vec![Reply::Raw(b"HTTP/1.1 200 OK\r\nContent-Le".to_vec())], Installed(2)),
+        fault("closed in the middle", vec![Reply::Cut(half(), Cut::Close)], Installed(2)),
+        fault("reset in the middle", vec![Reply::Cut(half(), Cut::Reset)], Installed(2)),
         fault("reset before the first byte", vec![Reply::Cut(0, Cut::Reset)], Installed(2)),
         fault("closed one byte before the end", vec![Reply::Cut(total as u64 - 1, Cut::Close)], Installed(2)),
         fault(
@@ -191,48 +204,65 @@ fn every_fault_of_a_server_is_survived_or_explained() {
         },
         Fault {
             what: "six failures in a row in the middle",
-            replies: vec![Reply::Cut(half, Cut::Close)],
+            replies: vec![Reply::Cut(half(), Cut::Close)],
             always: Some(Reply::Nothing),
             wanted: Refused(&["6 attempts", "bytes"]),
         },
-        // Lengths and encodings
+    ]
+}
+
+fn lengths() -> Vec<Fault> {
+    let archive = small_release();
+    let total = archive.len();
+    let (first, second) = archive.split_at(total / 2);
+    let longer = with_head(&format!("200 OK\r\nContent-Length: {}", total + 10), archive);
+    let shorter = with_head(&format!("200 OK\r\nContent-Length: {}", total - 10), &archive[..total - 10]);
+    vec![
         fault("a length that is too long", vec![Reply::Raw(longer)], Installed(3)),
         fault("a length that is too short", vec![Reply::Raw(shorter)], Refused(&["cannot unpack", "hint: "])),
         fault("chunked", vec![Reply::Raw(chunked(&[first, second], b"0\r\n\r\n"))], Installed(1)),
         // It has no validator, so what comes next may be of another file.
         fault("chunked and cut", vec![Reply::Raw(chunked(&[first], b""))], Installed(3)),
         fault("the end of the connection is the end", vec![Reply::Raw(with_head("200 OK", archive))], Installed(1)),
-        // Ranges
-        fault(
-            "a part that begins elsewhere",
-            vec![Reply::Cut(half, Cut::Close), other(format!("bytes 10-{}/{total}", total - 1))],
-            Installed(3),
-        ),
+    ]
+}
+
+fn ranges() -> Vec<Fault> {
+    let total = small_release().len();
+    vec![
+        fault("a part that begins elsewhere", vec![Reply::Cut(half(), Cut::Close), part_from_ten()], Installed(3)),
         fault(
             "a part of another file",
             vec![
-                Reply::Cut(half, Cut::Close),
-                Reply::Part(format!("bytes {half}-{}/{}", total + 4, total + 5), noise(total - half as usize + 5, 1)),
+                Reply::Cut(half(), Cut::Close),
+                Reply::Part(
+                    format!("bytes {}-{}/{}", half(), total + 4, total + 5),
+                    noise(total - half() as usize + 5, 1),
+                ),
             ],
             Installed(3),
         ),
         fault(
             "a part that is nonsense",
-            vec![Reply::Cut(half, Cut::Close), Reply::Part("bytes ?".into(), Vec::new())],
+            vec![Reply::Cut(half(), Cut::Close), Reply::Part("bytes ?".into(), Vec::new())],
             Installed(3),
         ),
         fault(
             "no such part",
-            vec![Reply::Cut(half, Cut::Close), Reply::status("416 Range Not Satisfiable")],
+            vec![Reply::Cut(half(), Cut::Close), Reply::status("416 Range Not Satisfiable")],
             Installed(3),
         ),
         fault(
             "404 when it was resumed",
-            vec![Reply::Cut(half, Cut::Close), Reply::status("404 Not Found")],
-            Refused(not_found),
+            vec![Reply::Cut(half(), Cut::Close), Reply::status("404 Not Found")],
+            Refused(not_found()),
         ),
-        fault("500 when it was resumed", vec![Reply::Cut(half, Cut::Close), Reply::status("500 Oops")], Installed(3)),
-        // Contents
+        fault("500 when it was resumed", vec![Reply::Cut(half(), Cut::Close), Reply::status("500 Oops")], Installed(3)),
+    ]
+}
+
+fn contents() -> Vec<Fault> {
+    vec![
         constant_fault(
             "a web page",
             Reply::Status("200 OK", vec![("Content-Type", "text/html".into())], b"<html>Log in</html>".to_vec()),
@@ -243,7 +273,11 @@ fn every_fault_of_a_server_is_survived_or_explained() {
             Reply::Status("200 OK", Vec::new(), Vec::new()),
             Refused(&["cannot unpack", "empty"]),
         ),
-        // Redirects
+    ]
+}
+
+fn redirects() -> Vec<Fault> {
+    vec![
         fault("relative redirect", vec![Reply::redirect(asset())], Installed(2)),
         fault("ten redirects", (0..10).map(|_| Reply::redirect(asset())).collect(), Installed(11)),
         constant_fault("redirects for ever", Reply::redirect(asset()), Refused(&["10 redirects", "127.0.0.1"])),
@@ -267,10 +301,15 @@ fn every_fault_of_a_server_is_survived_or_explained() {
             Reply::Status("302 Found", Vec::new(), Vec::new()),
             Refused(&["302"]),
         ),
-    ];
-    in_parallel(12, faults, |fault| {
+    ]
+}
+
+#[test]
+fn every_fault_of_a_server_is_survived_or_explained() {
+    let groups = [statuses(), connections(), lengths(), ranges(), contents(), redirects()];
+    in_parallel(12, groups.into_iter().flatten(), |fault| {
         let home = Home::new();
-        let server = ReleaseServer::with_release(VERSION, archive);
+        let server = ReleaseServer::with_release(VERSION, small_release());
         server.script(&asset(), fault.replies);
         if let Some(reply) = fault.always {
             server.always(&asset(), reply);

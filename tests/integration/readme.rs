@@ -75,6 +75,11 @@ fn every_command_of_the_readme_is_run_here_or_by_ci() {
     let commands = commands();
     let (make, rest): (Vec<&String>, Vec<&String>) = commands.iter().partition(|command| command.starts_with("make "));
     assert_eq!(rest, RUN_HERE, "the README's commands are not those that are run here");
+    for line in RUN_HERE {
+        let here = include_str!("readme.rs").matches(&format!("\"{line}\"")).count();
+        let listed = RUN_HERE.iter().filter(|other| **other == line).count();
+        assert!(here > listed, "'{line}' is in the list, but no test types it");
+    }
     let file = |path: &str| fs::read_to_string(root().join(path)).unwrap();
     let (makefile, ci) = (file("Makefile"), file(".ci/run"));
     let inline = quoted();
