@@ -47,7 +47,7 @@ test-full: test-hermetic ## run all tests, the fault runs at full length (about 
 	STIGMER_FULL=1 cargo test --locked --test real
 
 bench: build ## measure against the peers; writes target/bench.md
-	python3 tests/bench/bench.py
+	python3 tests/bench/bench.py --build
 
 lint: ## check formatting and run clippy
 	cargo fmt --check
