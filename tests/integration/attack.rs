@@ -1,9 +1,11 @@
 //! What a hostile neighbour, or bad luck, leaves in the way: nothing of it is
 //! followed, waited for, executed or damaged.
 
+use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -240,6 +242,39 @@ fn a_password_in_a_mirrors_url_is_never_shown() {
         let shown = format!("{}{}", outcome.stdout, outcome.stderr);
         assert!(!shown.contains("secret"), "{shown}");
         assert!(outcome.hint().is_some(), "{}", outcome.describe());
+    }
+}
+
+#[test]
+fn nonsense_in_any_variable_is_told_by_its_name() {
+    let nonsense = OsString::from_vec([&b"\xff\xfe\n\x1b[31m"[..], &[b'x'; 100_000]].concat());
+    for (name, code) in [
+        ("STIGMER_TEMPORAL_PORT", 2),
+        ("STIGMER_TEMPORAL_UI_PORT", 2),
+        ("STIGMER_TEMPORAL_IP", 2),
+        ("STIGMER_TEMPORAL_VERSION", 2),
+        ("STIGMER_OFFLINE", 2),
+        ("STIGMER_READY_TIMEOUT", 2),
+        ("TEMPORAL_SERVICE_ADDRESS", 2),
+        ("STIGMER_TEMPORAL_BIN", 1),
+    ] {
+        let home = home();
+        let outcome = home.stigmer(["local", "start"]).env(name, &nonsense).run();
+        outcome.exits_with(code);
+        outcome.stderr_has(name);
+        assert!(!outcome.stderr.contains('\x1b'), "{name} steers the terminal");
+    }
+}
+
+#[test]
+fn as_many_arguments_as_the_system_takes_are_a_usage_error() {
+    for arguments in [vec!["x".repeat(100_000)], vec!["--port".into(); 20_000], vec!["--temporal-arg=x".into(); 20_000]]
+    {
+        let home = home();
+        let outcome = home.stigmer(["local", "run"]).args(arguments).run();
+        assert!([1, 2, 126, 127].contains(&outcome.code()), "{}", outcome.code());
+        assert_eq!(outcome.stderr.matches("error: ").count(), 1);
+        home.assert_quiet();
     }
 }
 
