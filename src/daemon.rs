@@ -352,21 +352,28 @@ fn serve_detached(
     }
 }
 
-/// Asks the daemon to stop and waits until it and Temporal are gone. False
-/// when it is still there after `limit`.
-pub fn stop(home: &Home, limit: Duration) -> bool {
+/// Asks `daemon`, or whichever there is, to stop and waits until it and its
+/// Temporal are gone. False when it is still there after `limit`. Never asks
+/// another one, which somebody may have started meanwhile.
+pub fn stop(home: &Home, daemon: Option<Process>, limit: Duration) -> bool {
     let deadline = after(limit);
-    let mut asked = None;
+    let ask = |daemon: Process| {
+        sys::signal(daemon.pid, SIGTERM);
+        daemon
+    };
+    if daemon.as_ref().is_some_and(|daemon| !daemon.is_alive_under_lock()) {
+        return true;
+    }
+    let mut asked = daemon.map(ask);
     loop {
-        match Daemon::of(home) {
-            Daemon::Absent => return true,
-            Daemon::Alive(state) if asked.as_ref() != Some(&state.daemon) => {
-                sys::signal(state.daemon.pid, SIGTERM);
-                asked = Some(state.daemon);
-            }
+        asked = match (asked, Daemon::of(home)) {
+            (_, Daemon::Absent) => return true,
+            (Some(asked), Daemon::Alive(state)) if state.daemon != asked => return true,
+            (Some(asked), _) if !asked.is_alive_under_lock() => return true,
+            (None, Daemon::Alive(state)) => Some(ask(state.daemon)),
             // One that has just begun, or whose state could not be written.
-            Daemon::Silent | Daemon::Alive(_) => {}
-        }
+            (asked, _) => asked,
+        };
         if Instant::now() >= deadline {
             return false;
         }

@@ -93,11 +93,11 @@ fn new_forwarder() -> Result<Forwarder> {
 fn leave(context: &Context<'_>, usage: Lock) -> Result<()> {
     // Kept until the daemon is gone: whoever comes next waits, and starts anew.
     let Some(_alone) = usage.into_exclusive() else { return Ok(()) };
-    match Daemon::of(&context.home) {
-        Daemon::Alive(state) if state.lifetime == Lifetime::Shared => {}
+    let daemon = match Daemon::of(&context.home) {
+        Daemon::Alive(state) if state.lifetime == Lifetime::Shared => state.daemon,
         _ => return Ok(()),
-    }
-    match daemon::stop(&context.home, STOP_LIMIT) {
+    };
+    match daemon::stop(&context.home, Some(daemon), STOP_LIMIT) {
         true => Ok(()),
         false => Err(Error::new("cannot stop Temporal: it is still there").hint("stigmer local stop --force")),
     }

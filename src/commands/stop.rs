@@ -22,7 +22,7 @@ pub fn stop(context: &Context<'_>, force: bool) -> Result<()> {
         Daemon::Silent => None,
         Daemon::Alive(state) => Some(state),
     };
-    if !daemon::stop(home, STOP_LIMIT) {
+    if !daemon::stop(home, None, STOP_LIMIT) {
         let last = match Daemon::of(home) {
             Daemon::Alive(state) => Some(state),
             Daemon::Absent | Daemon::Silent => before,
@@ -50,7 +50,7 @@ fn kill(context: &Context<'_>, state: Option<State>) -> Result<()> {
     if let Some(temporal) = state.temporal.as_ref().filter(|temporal| temporal.is_alive()) {
         sys::signal_group(temporal.pid, SIGKILL);
     }
-    if !daemon::stop(home, AFTER_KILL) {
+    if !daemon::stop(home, Some(state.daemon.clone()), AFTER_KILL) {
         return Err(still_there(home, Some(state), AFTER_KILL));
     }
     stop_left_behind(context)?;
