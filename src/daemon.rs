@@ -5,12 +5,14 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cli::ServerOptions;
+use crate::clock::after;
+use crate::clock::unix_time;
 use crate::config::{self, Config, External, Managed};
 use crate::error::{Error, Result};
 use crate::external;
@@ -20,8 +22,8 @@ use crate::lock::Lock;
 use crate::log_file;
 use crate::state::{Daemon, Lifetime, Mode, Phase, Process, State};
 use crate::supervisor::{self, Event, Events, KEEP_SIGNAL, STOP_GRACE, Supervisor, orphan};
-use crate::sys::{self, Fork, Forwarder, SIGHUP, SIGINT, SIGQUIT, SIGTERM, after};
-use crate::terminal::{EXPLAIN_AFTER, Mark, Terminal, unix_time};
+use crate::sys::{self, Fork, Forwarder, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use crate::terminal::{EXPLAIN_AFTER, Mark, Terminal};
 
 /// How often a waiting command looks at the daemon's lock and state.
 pub const POLL: Duration = Duration::from_millis(5);
@@ -256,7 +258,7 @@ pub fn detach(
 ) -> Result<Forwarder> {
     context.home.create()?;
     let failed = |cause| Error::io("start", "the background process", &cause);
-    let (mut ready, notify) = sys::pipe().map_err(failed)?;
+    let (mut ready, notify) = std::io::pipe().map_err(failed)?;
     // A start that is interrupted takes its daemon down too, however early.
     let blocked = sys::block_signals(&FORWARDED).map_err(failed)?;
     match sys::fork().map_err(failed)? {
@@ -283,7 +285,7 @@ pub fn detach(
 const READY: u8 = b'R';
 
 /// The parent's side: a byte tells success, the end of the pipe failure.
-fn wait_until_ready(ready: &mut File, daemon: u32, forwarder: &Forwarder) -> Result<()> {
+fn wait_until_ready(ready: &mut PipeReader, daemon: u32, forwarder: &Forwarder) -> Result<()> {
     let mut byte = [0];
     let is_ready = loop {
         match ready.read(&mut byte) {
@@ -315,7 +317,7 @@ fn serve_detached(
     config: &Config,
     lifetime: Lifetime,
     terminal: &mut Terminal,
-    mut notify: File,
+    mut notify: PipeWriter,
     on_running: &dyn Fn(&State, &mut Terminal),
 ) -> u8 {
     let mut was_ready = false;

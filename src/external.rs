@@ -5,10 +5,10 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::clock::after;
 use crate::config::{Address, External};
 use crate::error::{Error, Result};
 use crate::health::{self, Health};
-use crate::sys::after;
 use crate::terminal::{Mark, Terminal};
 
 /// For all addresses of the name together.

@@ -211,7 +211,7 @@ pub fn fuzz(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::after;
+    use crate::clock::after;
     use std::net::TcpListener;
     use std::time::Duration;
 
@@ -289,7 +289,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         assert_eq!(check(address, soon(), None), Health::Silent);
-        let (read, write) = sys::pipe().unwrap();
+        let (read, write) = std::io::pipe().unwrap();
         drop(write);
         assert_eq!(check(address, after(Duration::from_secs(60)), Some(read.as_fd())), Health::Interrupted);
         // Of the ports that no test can be given: tcpmux, which nobody serves.

@@ -36,7 +36,8 @@
 //!  config  health  state  log_file
 //!  cli  release  lock
 //!  home  digest  own_file  terminal
-//!  error  sys
+//!  sys
+//!  clock  error
 //! ```
 //!
 //! A new option of `start` is a row in `cli` and a line in `config`; a new
@@ -45,6 +46,7 @@
 #![deny(unsafe_code)]
 
 mod cli;
+mod clock;
 mod commands;
 mod config;
 mod daemon;

@@ -7,8 +7,9 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use crate::clock::{unix_time, utc};
 use crate::error::Error;
 use crate::sys;
 
@@ -197,18 +198,13 @@ impl Terminal {
 fn write_log(log: Option<&mut File>, style: Style, mark: Mark, text: &str) {
     if let Some(log) = log {
         let plain = Style { colour: false, ..style }.mark(mark);
-        let _ = log.write_all(format!("{} {plain} {text}\n", sys::utc(unix_time())).as_bytes());
+        let _ = log.write_all(format!("{} {plain} {text}\n", utc(unix_time())).as_bytes());
     }
 }
 
 /// A stranger's text, such as a name in an archive, must not steer the terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
-}
-
-/// Seconds since 1970.
-pub fn unix_time() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs())
 }
 
 /// One download: redrawn in place on a terminal, elsewhere one line at its end.

@@ -7,10 +7,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::clock::after;
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::log_file::{open_to_read, start_of_last_lines};
-use crate::sys::{self, after};
+use crate::sys;
 
 /// How soon a followed line is shown. Files have no other way to tell on every
 /// system that they grew.

@@ -4,12 +4,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::print;
+use crate::clock::after;
 use crate::daemon::{POLL, STOP_LIMIT};
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::state::{Daemon, Mode, Phase};
 use crate::supervisor::RESTART_SIGNAL;
-use crate::sys::{self, after};
+use crate::sys;
 
 /// From one sign of the daemon to the next: for stopping with its grace, and
 /// for starting with a patient user's.

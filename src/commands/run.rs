@@ -5,7 +5,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -126,10 +125,7 @@ fn run_command(
     let by_terminal: &[i32] = if sys::is_in_foreground() { &[SIGINT, SIGQUIT] } else { &[] };
     forwarder.pass_to(child.id(), by_terminal);
     let status = child.wait().map_err(|cause| Error::io("wait for", program.display(), &cause))?;
-    Ok(match (status.code(), status.signal()) {
-        (Some(code), _) => code as u8,
-        (None, signal) => sys::exit_code_of_signal(signal.unwrap_or(0)),
-    })
+    Ok(sys::exit_code(status))
 }
 
 fn cannot_run(program: &OsStr, cause: &io::Error) -> Error {

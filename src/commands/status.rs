@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::print;
+use crate::clock::after;
+use crate::clock::unix_time;
 use crate::config::parse_address;
 use crate::error::Result;
 use crate::external::{self, Reached};
 use crate::health::{self, Health};
 use crate::home::Home;
 use crate::state::{Daemon, Mode, Phase, State};
-use crate::sys::after;
-use crate::terminal::unix_time;
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 

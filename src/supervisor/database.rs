@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use super::events::{Event, Events};
 use crate::error::{Error, Result};
 use crate::lock::Lock;
-use crate::sys;
 use crate::terminal::{EXPLAIN_AFTER, Mark, Terminal};
 
 /// A server that lost its daemon stops within this time.
@@ -60,7 +59,7 @@ impl Database {
                     .line(Mark::Info, &format!("Another Temporal uses {}; waiting for it to stop.", path.display()));
                 explained = true;
             }
-            if events.wait(Some(sys::after(RETRY))) == Event::Stop {
+            if events.wait(Some(crate::clock::after(RETRY))) == Event::Stop {
                 return Ok(None);
             }
         }

@@ -23,6 +23,8 @@ pub use self::events::{Event, Events, KEEP_SIGNAL, RESTART_SIGNAL};
 pub use self::ports::check as check_ports;
 use self::restart::{Decision, History, MAX_FAILURES};
 use self::server::{Launch, Server, describe};
+use crate::clock::after;
+use crate::clock::unix_time;
 use crate::config::Managed;
 use crate::error::{Error, Result};
 use crate::health::{self, Health};
@@ -31,8 +33,8 @@ use crate::install::Installed;
 use crate::lock::Lock;
 use crate::log_file;
 use crate::state::{Lifetime, Phase, Process, State};
-use crate::sys::{self, SIGKILL, after};
-use crate::terminal::{Mark, Terminal, unix_time};
+use crate::sys::{self, SIGKILL};
+use crate::terminal::{Mark, Terminal};
 
 /// Between two probes of a server that starts. Measured: a probe of a closed
 /// port takes 0.03 ms, and Temporal serves about 100 ms after its spawn.
@@ -512,7 +514,7 @@ impl<'a> Supervisor<'a> {
         let _ = self.log.write_all(
             format!(
                 "=== {} stigmer {}: Temporal {version} on {}, {ui}\n",
-                sys::utc(unix_time()),
+                crate::clock::utc(unix_time()),
                 env!("CARGO_PKG_VERSION"),
                 self.config.bind_address()
             )

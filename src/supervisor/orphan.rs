@@ -7,9 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{HUNG_GRACE, STOP_GRACE};
+use crate::clock::after;
 use crate::error::{Error, Result};
 use crate::state::{Process, State};
-use crate::sys::{self, SIGKILL, SIGTERM, after};
+use crate::sys::{self, SIGKILL, SIGTERM};
 use crate::terminal::{Mark, Terminal};
 
 const POLL: Duration = Duration::from_millis(10);

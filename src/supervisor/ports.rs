@@ -4,10 +4,10 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
+use crate::clock::after;
 use crate::config::{Managed, Setting};
 use crate::error::{Error, Result, reason};
 use crate::health::{self, Health};
-use crate::sys::after;
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -57,7 +57,7 @@ impl Server {
             }
         }
         command.stdin(Stdio::null()).stdout(log()?).stderr(log()?);
-        sys::prepare_server(&mut command, launch.database_lock);
+        sys::prepare_server(&mut command, Some(launch.database_lock));
         let child = command.spawn().map_err(|cause| cannot_execute(executable, &cause))?;
         let pid = child.id();
         Ok(Server { child: Some(child), pid, serving_since: None })

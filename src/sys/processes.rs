@@ -1,0 +1,197 @@
+//! Processes: forked, recognised, waited for.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+
+use super::signals::{exit_code_of_signal, signal};
+
+/// Makes `command` a server of ours: a process group of its own, the lock file
+/// `held`, if any, kept open across exec, and on Linux SIGTERM when this process dies,
+/// however it dies.
+pub fn prepare_server(command: &mut Command, held: Option<&File>) {
+    let held = held.map(AsRawFd::as_raw_fd);
+    #[cfg(target_os = "linux")]
+    // SAFETY: getpid has no preconditions.
+    let parent = unsafe { libc::getpid() };
+    command.process_group(0);
+    // SAFETY: the closure runs in the forked child and calls only
+    // async-signal-safe functions; it touches no memory but its captures.
+    unsafe {
+        command.pre_exec(move || {
+            if held.is_some_and(|held| libc::fcntl(held, libc::F_SETFD, 0) == -1) {
+                return Err(io::Error::last_os_error());
+            }
+            #[cfg(target_os = "linux")]
+            {
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) == -1 {
+                    return Err(io::Error::last_os_error());
+                }
+                // The parent may have died before the request was made.
+                if libc::getppid() != parent {
+                    return Err(io::Error::from_raw_os_error(libc::ESRCH));
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Whether a process `pid` exists (one of another user's counts).
+pub fn is_alive(pid: u32) -> bool {
+    signal(pid, 0) || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+}
+
+/// Whether the child `pid` has ended, without reaping it: its pid and its
+/// group stay reserved until it is reaped.
+pub fn has_ended(pid: u32) -> bool {
+    // SAFETY: siginfo_t is plain data, all zeroes is valid; waitid only writes to it.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let options = libc::WEXITED | libc::WNOWAIT | libc::WNOHANG;
+        libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, options) == 0 && info.si_pid() != 0
+    }
+}
+
+/// One side of a `fork`.
+pub enum Fork {
+    /// The caller, with the pid of the new process.
+    Parent(u32),
+    Child,
+}
+
+/// Forks. The program has one thread, so the child may go on as an ordinary
+/// process.
+pub fn fork() -> io::Result<Fork> {
+    // SAFETY: there is no other thread that could hold a lock at this moment.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(pid as u32)),
+    }
+}
+
+/// Closes every descriptor of a fresh child but the standard streams and
+/// `kept`: its parent's files, and what whoever started that left open. Values
+/// that own such a descriptor must not be used or dropped in the child.
+pub fn close_all_but(kept: impl AsFd) {
+    // Where neither is mounted nothing is closed, which harms few.
+    let Some(entries) = ["/dev/fd", "/proc/self/fd"].iter().find_map(|path| std::fs::read_dir(path).ok()) else {
+        return;
+    };
+    let is_number = |entry: io::Result<std::fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse::<RawFd>().ok();
+    // The list is whole before the first is closed, its own descriptor too.
+    let open: Vec<RawFd> = entries.filter_map(is_number).collect();
+    for fd in open.into_iter().filter(|&fd| fd > 2 && fd != kept.as_fd().as_raw_fd()) {
+        // SAFETY: nobody uses the descriptor any more, as the caller promises.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Waits for the child `pid` to end and reaps it: its exit code, or 128 + N
+/// where signal N ended it.
+pub fn wait_for_child(pid: u32) -> io::Result<u8> {
+    let mut status = 0;
+    // SAFETY: waitpid only writes the status.
+    while unsafe { libc::waitpid(pid as libc::pid_t, &mut status, 0) } == -1 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    Ok(exit_code(ExitStatus::from_raw(status)))
+}
+
+/// The exit code that a shell reports for `status`.
+pub fn exit_code(status: ExitStatus) -> u8 {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => code as u8,
+        (None, signal) => exit_code_of_signal(signal.unwrap_or(0)),
+    }
+}
+
+/// Leaves the terminal: a session of its own, `/` as working directory.
+pub fn detach_from_terminal() -> io::Result<()> {
+    // SAFETY: setsid has no preconditions; in a fresh child it cannot fail.
+    unsafe { libc::setsid() };
+    std::env::set_current_dir("/")
+}
+
+/// Points standard input, output and error at the given files.
+pub fn redirect_standard_streams(input: &File, output: &File) -> io::Result<()> {
+    for (from, to) in [(input, 0), (output, 1), (output, 2)] {
+        // SAFETY: both are descriptors; dup2 has no memory preconditions.
+        if unsafe { libc::dup2(from.as_raw_fd(), to) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// The user that this process acts as.
+pub fn effective_user() -> u32 {
+    // SAFETY: geteuid has no preconditions.
+    unsafe { libc::geteuid() }
+}
+
+/// What tells the process `pid` from any other that ever had this number: the
+/// time of its start. None where the system does not tell (no /proc, no such
+/// process).
+pub fn birth(pid: u32) -> Option<String> {
+    #[cfg(target_os = "linux")]
+    {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // proc(5): the name in parentheses may hold anything; field 3 comes
+        // after the last one, the start time in clock ticks is field 22.
+        let fields = &stat[stat.rfind(')')? + 1..];
+        let ticks = fields.split_ascii_whitespace().nth(22 - 3)?;
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(format!("{ticks}@{}", boot.trim()))
+    }
+    #[cfg(not(target_os = "linux"))]
+    // SAFETY: proc_bsdinfo is plain data of the size that is passed.
+    unsafe {
+        let mut info: libc::proc_bsdinfo = std::mem::zeroed();
+        let size = std::mem::size_of::<libc::proc_bsdinfo>() as i32;
+        let pointer = std::ptr::from_mut(&mut info).cast();
+        let got = libc::proc_pidinfo(pid as i32, libc::PROC_PIDTBSDINFO, 0, pointer, size);
+        (got == size).then(|| format!("{}.{:06}", info.pbi_start_tvsec, info.pbi_start_tvusec))
+    }
+}
+
+/// The executable that the process `pid` runs.
+pub fn executable(pid: u32) -> Option<PathBuf> {
+    #[cfg(target_os = "linux")]
+    {
+        let link = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+        // The file may have been replaced since (proc(5)).
+        let bytes = link.as_os_str().as_bytes();
+        let bytes = bytes.strip_suffix(b" (deleted)").unwrap_or(bytes);
+        Some(PathBuf::from(std::ffi::OsStr::from_bytes(bytes)))
+    }
+    #[cfg(not(target_os = "linux"))]
+    // SAFETY: the buffer has the size that is passed.
+    unsafe {
+        let mut buffer = vec![0u8; libc::PROC_PIDPATHINFO_MAXSIZE as usize];
+        let length = libc::proc_pidpath(pid as i32, buffer.as_mut_ptr().cast(), buffer.len() as u32);
+        (length > 0).then(|| PathBuf::from(std::ffi::OsStr::from_bytes(&buffer[..length as usize])))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_recognised_by_its_birth_and_executable() {
+        let me = std::process::id();
+        assert!(is_alive(me));
+        assert_eq!(birth(me), birth(me));
+        assert_eq!(executable(me).unwrap(), std::env::current_exe().unwrap());
+        assert_eq!(birth(u32::MAX >> 2), None);
+    }
+}
