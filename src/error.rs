@@ -8,6 +8,7 @@ use std::io;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+const PREFIX: &str = "error: ";
 const IN_THE_WAY: &str = "something else is in the way there; move it, or set STIGMER_HOME to another directory";
 
 /// A failure as the user reads it: `error: WHAT: WHY`, the end of Temporal's
@@ -25,13 +26,9 @@ impl Error {
         Error { message: message.into(), hint: None, log_tail: Vec::new(), exit_code: 1 }
     }
 
-    /// A failure that another process has told the user already.
-    pub fn already_told(exit_code: u8) -> Error {
-        Error::new("").with_exit_code(exit_code)
-    }
-
-    pub fn is_already_told(&self) -> bool {
-        self.message.is_empty()
+    /// The error of another process, from its text.
+    pub fn relayed(text: &str) -> Error {
+        Error::new(text.strip_prefix(PREFIX).unwrap_or(text))
     }
 
     /// Wrong words on the command line or in a variable: exit code 2.
@@ -91,7 +88,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.message)?;
+        write!(f, "{PREFIX}{}", self.message)?;
         for line in &self.log_tail {
             write!(f, "\n  | {line}")?;
         }

@@ -1,13 +1,15 @@
-//! Where everything is: the paths under `~/.stigmer`, and nothing else.
+//! Where everything is: the paths below `~/.stigmer`.
+//!
+//! What is installed and what runs are two things: an `Installation` holds the
+//! executable, an `Instance` what one Temporal and its daemon write. Modules
+//! that keep a file beside one of these (a lock, a mark, a partial download)
+//! name it themselves.
 
 use std::ffi::OsString;
-use std::fs::DirBuilder;
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::sys;
+use crate::ownership;
 
 /// Moves everything from `~/.stigmer`.
 pub const HOME_VARIABLE: &str = "STIGMER_HOME";
@@ -21,6 +23,8 @@ pub fn user_home() -> Option<PathBuf> {
 pub struct Home {
     root: PathBuf,
     user_home: Option<PathBuf>,
+    pub installation: Installation,
+    pub instance: Instance,
 }
 
 impl Home {
@@ -37,61 +41,21 @@ impl Home {
             }
         };
         let root = std::path::absolute(&root).map_err(|cause| Error::io("resolve the path", root.display(), &cause))?;
-        Ok(Home { root, user_home })
+        let installation = Installation { directory: root.join("bin") };
+        Ok(Home { installation, instance: Instance::in_directory(&root), root, user_home })
     }
 
     pub fn root(&self) -> &Path {
         &self.root
     }
-    pub fn bin(&self) -> PathBuf {
-        self.root.join("bin")
-    }
-    pub fn temporal(&self) -> PathBuf {
-        self.root.join("bin/temporal")
-    }
-    pub fn receipt(&self) -> PathBuf {
-        self.root.join("bin/temporal.receipt")
-    }
-    pub fn database(&self) -> PathBuf {
-        self.root.join("data/temporal.db")
-    }
-    pub fn log(&self) -> PathBuf {
-        self.root.join("logs/temporal.log")
-    }
-    pub fn daemon_log(&self) -> PathBuf {
-        self.root.join("logs/daemon.log")
-    }
-    /// Locked by the daemon as long as it lives.
-    pub fn daemon_lock(&self) -> PathBuf {
-        self.root.join("run/daemon.lock")
-    }
-    /// Locked, shared, by every `run` that uses the daemon.
-    pub fn users_lock(&self) -> PathBuf {
-        self.root.join("run/users.lock")
-    }
-    pub fn state(&self) -> PathBuf {
-        self.root.join("run/daemon.state")
-    }
 
     /// Makes the directories, for the user alone.
     pub fn create(&self) -> Result<()> {
-        create_private(&self.root)?;
-        let me = sys::effective_user();
-        // Root may use any home: a mounted volume often belongs to the user outside.
-        // It holds nothing but directories, so it may be sticky as /tmp is.
-        let owner = check_owner(&self.root, STICKY, |owner| me == 0 || [me, 0].contains(&owner))?;
-        for name in ["bin", "data", "logs", "run"] {
-            let path = self.root.join(name);
-            create_private(&path)?;
-            let is_trusted = |other| [me, 0, owner].contains(&other);
-            check_owner(&path, 0, is_trusted)?;
-            // A link leads to where its owner wants.
-            let link = std::fs::symlink_metadata(&path).map_or(me, |metadata| metadata.uid());
-            if !is_trusted(link) {
-                return Err(of_another_user(&path, link));
-            }
-        }
-        Ok(())
+        let owner = ownership::create_root(&self.root)?;
+        let Instance { data, logs, run } = &self.instance;
+        [&self.installation.directory, data, logs, run]
+            .into_iter()
+            .try_for_each(|directory| ownership::create_below(directory, owner))
     }
 
     /// A path as people write it: `~/...` where it is below the user's home.
@@ -104,38 +68,53 @@ impl Home {
     }
 }
 
-/// In a directory with this bit nobody can replace the files of others.
-const STICKY: u32 = 0o1000;
-const WRITABLE_FOR_ALL: u32 = 0o002;
-
-/// Who may write to a directory says what we execute from it. Returns the
-/// owner, whom `is_trusted` must take. All may write only with the bit `excuse`.
-fn check_owner(path: &Path, excuse: u32, is_trusted: impl Fn(u32) -> bool) -> Result<u32> {
-    let metadata = std::fs::metadata(path).map_err(|cause| Error::io("read", path.display(), &cause))?;
-    let (owner, mode) = (metadata.uid(), metadata.mode());
-    if mode & WRITABLE_FOR_ALL != 0 && mode & excuse == 0 {
-        return Err(Error::new(format!("cannot use {}: everybody may write to it", path.display()))
-            .hint(format!("chmod o-w {}, or set {HOME_VARIABLE} to a directory of your own", path.display())));
-    }
-    if !is_trusted(owner) {
-        return Err(of_another_user(path, owner));
-    }
-    Ok(owner)
+/// What can be run: the Temporal CLI and its receipt. Instances share it.
+#[derive(Debug, Clone)]
+pub struct Installation {
+    pub directory: PathBuf,
 }
 
-fn of_another_user(path: &Path, owner: u32) -> Error {
-    Error::new(format!("cannot use {}: it belongs to another user (uid {owner})", path.display()))
-        .hint(format!("set {HOME_VARIABLE} to a directory of your own"))
+impl Installation {
+    pub fn executable(&self) -> PathBuf {
+        self.directory.join("temporal")
+    }
+    pub fn receipt(&self) -> PathBuf {
+        self.directory.join("temporal.receipt")
+    }
 }
 
-fn create_private(path: &Path) -> Result<()> {
-    let failed = |cause: &io::Error| Error::io("create the directory", path.display(), cause);
-    match DirBuilder::new().recursive(true).mode(0o700).create(path) {
-        Ok(()) => Ok(()),
-        Err(cause) if path.exists() => {
-            Err(failed(&cause).hint(format!("{} is in the way; move it, or set {HOME_VARIABLE}", path.display())))
-        }
-        Err(cause) => Err(failed(&cause)),
+/// What one running Temporal and its daemon write.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    data: PathBuf,
+    logs: PathBuf,
+    run: PathBuf,
+}
+
+impl Instance {
+    fn in_directory(root: &Path) -> Instance {
+        Instance { data: root.join("data"), logs: root.join("logs"), run: root.join("run") }
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.data.join("temporal.db")
+    }
+    pub fn log(&self) -> PathBuf {
+        self.logs.join("temporal.log")
+    }
+    pub fn daemon_log(&self) -> PathBuf {
+        self.logs.join("daemon.log")
+    }
+    /// Locked by the daemon as long as it lives.
+    pub fn daemon_lock(&self) -> PathBuf {
+        self.run.join("daemon.lock")
+    }
+    /// Locked, shared, by every `run` that uses the daemon.
+    pub fn users_lock(&self) -> PathBuf {
+        self.run.join("users.lock")
+    }
+    pub fn state(&self) -> PathBuf {
+        self.run.join("daemon.state")
     }
 }
 
@@ -159,7 +138,7 @@ mod tests {
     #[test]
     fn paths_below_the_users_home_are_shown_with_a_tilde() {
         let home = Home::resolve(None, Some("/home/ada".into())).unwrap();
-        assert_eq!(home.display(&home.temporal()), "~/.stigmer/bin/temporal");
+        assert_eq!(home.display(&home.installation.executable()), "~/.stigmer/bin/temporal");
         assert_eq!(home.display(Path::new("/opt/x")), "/opt/x");
     }
 }

@@ -9,7 +9,7 @@
 //!                    │
 //!  commands/       start run stop restart status logs completions, a file each
 //!                    │
-//!  daemon          one for each home: lock, serve, detach, stop
+//!  daemon/         one for each instance: occupancy, serve, detach, stop
 //!    ├── external      a Temporal elsewhere: reach it
 //!    ├── install/      find, install ──> Installed: an executable that may be run
 //!    │     network       one request: proxy, certificates, redirects
@@ -17,11 +17,12 @@
 //!    │     unpack        tar.gz ──> the executable, hashed on its way
 //!    │     executable    is it one, and for this machine?
 //!    │     receipt       what was installed, from where
-//!    └── supervisor/   Supervisor::run: start, watch, stop, start again
+//!    ├── database      one server for each, none broken for good
+//!    └── supervisor/   Plan ──> Supervisor::run: start, watch, stop, start again
 //!          server        spawn, signal, reap
-//!          events        signals as events, one poll for all
+//!          readiness     does it serve, does it still?
 //!          restart       when again, and when not
-//!          database      one server for each, none broken for good
+//!          diagnosis     why it failed, and what to do
 //!          ports         taken by whom
 //!          orphan        a Temporal whose daemon was killed
 //! ```
@@ -32,10 +33,11 @@
 //!  commands
 //!  daemon
 //!  supervisor
-//!  external  install
+//!  database  external  install
 //!  config  health  state  log_file
-//!  cli  release  lock
+//!  cli  release  lock  events
 //!  home  digest  own_file  terminal
+//!  ownership
 //!  sys
 //!  clock  error
 //! ```
@@ -50,8 +52,10 @@ mod clock;
 mod commands;
 mod config;
 mod daemon;
+mod database;
 mod digest;
 mod error;
+mod events;
 mod external;
 mod health;
 mod home;
@@ -59,6 +63,7 @@ mod install;
 mod lock;
 mod log_file;
 mod own_file;
+mod ownership;
 mod release;
 mod state;
 mod supervisor;
@@ -79,9 +84,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(code) => code.into(),
         Err(error) => {
-            if !error.is_already_told() {
-                terminal::print_error(&error, &variable);
-            }
+            terminal::print_error(&error, &variable);
             error.exit_code().into()
         }
     }
@@ -103,9 +106,9 @@ fn run() -> Result<u8> {
             commands::run::run(&context, &context.resolve(&server)?, &program, &arguments)
         }
         Command::Stop { force } => commands::stop::stop(&context()?, force).map(done),
-        Command::Restart => commands::restart::restart(&context()?.home).map(done),
+        Command::Restart => commands::restart::restart(&context()?.home.instance).map(done),
         Command::Status { json } => commands::status::status(&context()?.home, json),
-        Command::Logs { follow, lines } => commands::logs::logs(&context()?.home, follow, lines).map(done),
+        Command::Logs { follow, lines } => commands::logs::logs(&context()?.home.instance, follow, lines).map(done),
     }
 }
 

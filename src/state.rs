@@ -1,14 +1,14 @@
-//! What the daemon tells the other commands about itself: `run/daemon.state`.
+//! What the daemon reports about itself to the other commands: `run/daemon.state`.
 //!
-//! Only words: that a daemon lives is told by its lock alone, and a state
-//! whose daemon does not live any more says nothing but what it left behind.
+//! Only words: that a daemon lives is shown by its lock alone, and the state of
+//! one that does not says nothing but what it left behind.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::reason;
-use crate::home::Home;
+use crate::home::Instance;
 use crate::lock::Lock;
 use crate::terminal::Terminal;
 use crate::{own_file, sys};
@@ -28,7 +28,7 @@ pub struct State {
     /// Times that Temporal was started again after it failed.
     pub restarts: u64,
     /// Times that Temporal became ready.
-    pub sessions: u64,
+    pub times_ready: u64,
     /// Unix time of the daemon's start, seconds.
     pub started: u64,
 }
@@ -57,11 +57,11 @@ pub enum Lifetime {
     Shared,
 }
 
-/// A process, told from all others that had or will have its number.
+/// A process, as distinct from all others that had or will have its number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Process {
     pub pid: u32,
-    /// None where the system does not tell.
+    /// None where the system does not say.
     pub birth: Option<String>,
     pub executable: Option<PathBuf>,
 }
@@ -81,7 +81,7 @@ impl Process {
         self.birth.is_some() && self.birth == sys::birth(self.pid)
     }
 
-    /// The same, where a lock tells that the process lives: a missing birth
+    /// The same, where a lock shows that the process lives: a missing birth
     /// (no /proc) is no doubt then.
     pub fn is_alive_under_lock(&self) -> bool {
         match &self.birth {
@@ -123,16 +123,16 @@ impl Mode {
 
 impl State {
     /// Whether the daemon that wrote this, and holds the lock, is ready. A state
-    /// that could not be rewritten, on a full disk, may tell of a Temporal that
+    /// that could not be rewritten, on a full disk, may name a Temporal that
     /// is gone.
     pub fn serves(&self) -> bool {
         let is_there = |temporal: &Process| temporal.is_alive_under_lock();
         self.phase == Phase::Ready && (self.mode == Mode::External || self.temporal.as_ref().is_some_and(is_there))
     }
 
-    /// What the last daemon of this home wrote, living or not.
-    pub fn load(home: &Home) -> Option<State> {
-        State::parse(&own_file::read(&home.state()).ok()?)
+    /// What the last daemon wrote to `path`, living or not.
+    pub fn load(path: &Path) -> Option<State> {
+        State::parse(&own_file::read(path).ok()?)
     }
 
     /// Writes the state whole; a reader sees the old one or the new one. On a
@@ -141,10 +141,9 @@ impl State {
         self.replace(path).or_else(|cause| self.overwrite(path).map_err(|_| cause))
     }
 
-    /// Tells the other commands. A full disk must not stop the daemon.
-    pub fn publish(&self, home: &Home, terminal: &mut Terminal) {
-        let path = home.state();
-        if let Err(cause) = self.store(&path) {
+    /// Reports to the other commands. A full disk must not stop the daemon.
+    pub fn publish(&self, path: &Path, terminal: &mut Terminal) {
+        if let Err(cause) = self.store(path) {
             let why = reason(&cause);
             terminal.warn_once(&format!("Cannot write {}: {why}; 'status' will know less.", path.display()));
         }
@@ -186,7 +185,7 @@ impl State {
         field("temporal_version", self.temporal_version.clone());
         field("database", path(&self.database));
         field("restarts", Some(self.restarts.to_string()));
-        field("sessions", Some(self.sessions.to_string()));
+        field("times_ready", Some(self.times_ready.to_string()));
         field("started", Some(self.started.to_string()));
         text
     }
@@ -213,30 +212,30 @@ impl State {
             temporal_version: owned("temporal_version"),
             database: field("database").map(PathBuf::from),
             restarts: field("restarts")?.parse().ok()?,
-            sessions: field("sessions")?.parse().ok()?,
+            times_ready: field("times_ready")?.parse().ok()?,
             started: field("started")?.parse().ok()?,
         })
     }
 }
 
-/// The daemon of a home, as another process sees it.
+/// The daemon of an instance, as another process sees it.
 #[derive(Debug)]
-pub enum Daemon {
+pub enum Observed {
     /// Nobody holds the lock.
     Absent,
-    /// It lives, and has not told about itself yet.
+    /// It lives, and has reported nothing yet.
     Silent,
-    Alive(State),
+    Running(State),
 }
 
-impl Daemon {
-    pub fn of(home: &Home) -> Daemon {
-        if !Lock::is_held(&home.daemon_lock()) {
-            return Daemon::Absent;
+impl Observed {
+    pub fn of(instance: &Instance) -> Observed {
+        if !Lock::is_held(&instance.daemon_lock()) {
+            return Observed::Absent;
         }
-        match State::load(home).filter(|state| state.daemon.is_alive_under_lock()) {
-            Some(state) => Daemon::Alive(state),
-            None => Daemon::Silent,
+        match State::load(&instance.state()).filter(|state| state.daemon.is_alive_under_lock()) {
+            Some(state) => Observed::Running(state),
+            None => Observed::Silent,
         }
     }
 }
@@ -257,7 +256,7 @@ mod tests {
             temporal_version: None,
             database: Some("/home/ada/x.db".into()),
             restarts: 2,
-            sessions: 3,
+            times_ready: 3,
             started: 1_795_405_845,
         }
     }

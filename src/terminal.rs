@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::sys;
 
 /// A wait that lasts longer is explained to the user.
-pub const EXPLAIN_AFTER: Duration = Duration::from_millis(200);
+const EXPLAIN_AFTER: Duration = Duration::from_millis(200);
 /// How long a line waits for a stream that is full.
 const WRITE_LIMIT: Duration = Duration::from_millis(200);
 const ERROR_LIMIT: Duration = Duration::from_secs(5);
@@ -116,7 +116,7 @@ pub struct Terminal {
     log: Option<File>,
     /// A line stands there that the next one replaces.
     transient: bool,
-    /// What `warn_once` has told.
+    /// What `warn_once` has printed.
     warned: Vec<String>,
 }
 
@@ -192,6 +192,34 @@ impl Terminal {
         let mut progress = self.progress("");
         progress.silent = true;
         progress
+    }
+}
+
+/// A wait for something that others hold, explained once it is noticed.
+pub struct Wait {
+    began: Instant,
+    explained: bool,
+}
+
+impl Wait {
+    pub fn begin() -> Wait {
+        Wait { began: Instant::now(), explained: false }
+    }
+
+    /// Begins anew, for there was a sign of progress.
+    pub fn renew(&mut self) {
+        self.began = Instant::now();
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    pub fn explain(&mut self, terminal: &mut Terminal, text: impl FnOnce() -> String) {
+        if !self.explained && self.elapsed() > EXPLAIN_AFTER {
+            terminal.line(Mark::Info, &text());
+            self.explained = true;
+        }
     }
 }
 

@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use crate::clock::after;
 use crate::error::{Error, Result};
-use crate::home::Home;
+use crate::home::Instance;
 use crate::log_file::{open_to_read, start_of_last_lines};
 use crate::sys;
 
-/// How soon a followed line is shown. Files have no other way to tell on every
-/// system that they grew.
+/// How soon a followed line is shown. No other way to see a file
+/// grow exists on every system.
 const POLL: Duration = Duration::from_millis(100);
 
-pub fn logs(home: &Home, follow: bool, lines: u64) -> Result<()> {
-    let path = home.log();
+pub fn logs(instance: &Instance, follow: bool, lines: u64) -> Result<()> {
+    let path = instance.log();
     let mut file = match open_to_read(&path) {
         Ok(file) => Some(file),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound && follow => None,

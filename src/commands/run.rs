@@ -7,17 +7,17 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::warn_of_differences;
 use crate::config::Config;
-use crate::daemon::{self, Context, FORWARDED, POLL, STOP_LIMIT};
+use crate::daemon::{self, Context, FORWARDED, POLL, Request, STOP_LIMIT};
 use crate::error::{Error, Result, reason};
 use crate::external;
 use crate::lock::Lock;
-use crate::state::{Daemon, Lifetime};
+use crate::state::{Lifetime, Observed};
 use crate::sys::{self, Forwarder, SIGINT, SIGQUIT};
-use crate::terminal::{EXPLAIN_AFTER, Mark, Stream, Terminal, print_error};
+use crate::terminal::{Stream, Terminal, Wait, print_error};
 
 /// Another `run` that is leaving has stopped its daemon by then.
 const LEAVE_LIMIT: Duration = Duration::from_secs(60);
@@ -34,34 +34,28 @@ pub fn run(context: &Context<'_>, config: &Config, program: &OsStr, arguments: &
     }
     context.home.create()?;
     // Held as long as this process uses the daemon, and gone with it.
-    let usage = join(context, &mut terminal)?;
+    let users_lock = join(context, &mut terminal)?;
     let result = find_or_start(context, config, terminal)
         .and_then(|(address, forwarder)| run_command(context, &address, forwarder, program, arguments));
-    if let Err(error) = leave(context, usage) {
+    if let Err(error) = leave(context, users_lock) {
         print_error(&error, context.variable);
     }
     result
 }
 
-/// Takes a share of the daemon; waits for a `run` that is just stopping it.
+/// Shares the lock of those who use the daemon; waits for a `run` that is just stopping it.
 fn join(context: &Context<'_>, terminal: &mut Terminal) -> Result<Lock> {
-    let began = Instant::now();
-    let mut explained = false;
+    let mut wait = Wait::begin();
     loop {
-        if let Some(usage) = Lock::try_shared(&context.home.users_lock())? {
-            return Ok(usage);
+        if let Some(users_lock) = Lock::try_shared(&context.home.instance.users_lock())? {
+            return Ok(users_lock);
         }
-        if began.elapsed() > LEAVE_LIMIT {
-            let text = format!(
-                "cannot start: another 'stigmer local run' has been stopping Temporal for {} s",
-                LEAVE_LIMIT.as_secs()
-            );
+        if wait.elapsed() > LEAVE_LIMIT {
+            let seconds = LEAVE_LIMIT.as_secs();
+            let text = format!("cannot start: another 'stigmer local run' has been stopping Temporal for {seconds} s");
             return Err(Error::new(text).hint("stigmer local stop --force"));
         }
-        if !explained && began.elapsed() > EXPLAIN_AFTER {
-            terminal.line(Mark::Info, "Another 'stigmer local run' is stopping Temporal; waiting for it.");
-            explained = true;
-        }
+        wait.explain(terminal, || "Another 'stigmer local run' is stopping Temporal; waiting for it.".into());
         thread::sleep(POLL);
     }
 }
@@ -69,18 +63,21 @@ fn join(context: &Context<'_>, terminal: &mut Terminal) -> Result<Lock> {
 /// The address of the daemon that is there, or of a new one, and what holds
 /// signals back until the command is there to get them.
 fn find_or_start(context: &Context<'_>, config: &Config, mut terminal: Terminal) -> Result<(String, Forwarder)> {
-    let forwarder = match Daemon::of(&context.home) {
-        Daemon::Alive(state) if state.serves() => {
+    let forwarder = match Observed::of(&context.home.instance) {
+        Observed::Running(state) if state.serves() => {
             warn_of_differences(config, &state, &mut terminal);
             new_forwarder()?
         }
-        _ => daemon::detach(context, config, Lifetime::Shared, terminal, &|state, terminal| {
-            warn_of_differences(config, state, terminal);
-        })?,
+        _ => {
+            let request = Request { context, config, lifetime: Lifetime::Shared };
+            daemon::detach(&request, terminal, &|state, terminal| warn_of_differences(config, state, terminal))?
+        }
     };
-    match Daemon::of(&context.home) {
-        Daemon::Alive(state) => Ok((state.address, forwarder)),
-        Daemon::Silent | Daemon::Absent => Err(Error::new("cannot run the command: Temporal was stopped meanwhile")),
+    match Observed::of(&context.home.instance) {
+        Observed::Running(state) => Ok((state.address, forwarder)),
+        Observed::Silent | Observed::Absent => {
+            Err(Error::new("cannot run the command: Temporal was stopped meanwhile"))
+        }
     }
 }
 
@@ -89,14 +86,14 @@ fn new_forwarder() -> Result<Forwarder> {
 }
 
 /// The last `run` stops the daemon that was started for it.
-fn leave(context: &Context<'_>, usage: Lock) -> Result<()> {
+fn leave(context: &Context<'_>, users_lock: Lock) -> Result<()> {
     // Kept until the daemon is gone: whoever comes next waits, and starts anew.
-    let Some(_alone) = usage.into_exclusive() else { return Ok(()) };
-    let daemon = match Daemon::of(&context.home) {
-        Daemon::Alive(state) if state.lifetime == Lifetime::Shared => state.daemon,
+    let Some(_alone) = users_lock.into_exclusive() else { return Ok(()) };
+    let daemon = match Observed::of(&context.home.instance) {
+        Observed::Running(state) if state.lifetime == Lifetime::Shared => state.daemon,
         _ => return Ok(()),
     };
-    match daemon::stop(&context.home, Some(daemon), STOP_LIMIT) {
+    match daemon::stop(&context.home.instance, Some(daemon), STOP_LIMIT) {
         true => Ok(()),
         false => Err(Error::new("cannot stop Temporal: it is still there").hint("stigmer local stop --force")),
     }

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::external::{self, Reached};
 use crate::health::{self, Health};
 use crate::home::Home;
-use crate::state::{Daemon, Mode, Phase, State};
+use crate::state::{Mode, Observed, Phase, State};
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -33,13 +33,13 @@ impl Verdict {
     }
 }
 
-/// Prints the status; returns the exit code that tells it too.
+/// Prints the status; returns the exit code that says the same.
 pub fn status(home: &Home, json: bool) -> Result<u8> {
-    let (verdict, state) = match Daemon::of(home) {
-        Daemon::Absent => (Verdict::NotRunning, None),
-        Daemon::Silent => (Verdict::NotReady, None),
-        Daemon::Alive(state) if is_ready(&state) => (Verdict::Ready, Some(state)),
-        Daemon::Alive(state) => (Verdict::NotReady, Some(state)),
+    let (verdict, state) = match Observed::of(&home.instance) {
+        Observed::Absent => (Verdict::NotRunning, None),
+        Observed::Silent => (Verdict::NotReady, None),
+        Observed::Running(state) if is_ready(&state) => (Verdict::Ready, Some(state)),
+        Observed::Running(state) => (Verdict::NotReady, Some(state)),
     };
     print(&match json {
         true => as_json(verdict, state.as_ref(), home),
@@ -48,7 +48,7 @@ pub fn status(home: &Home, json: bool) -> Result<u8> {
     Ok(verdict.exit_code())
 }
 
-/// The daemon's word is checked: Temporal may hang since.
+/// The daemon's word is checked: Temporal may have hung since.
 fn is_ready(state: &State) -> bool {
     if state.phase != Phase::Ready {
         return false;
@@ -89,7 +89,7 @@ fn as_text(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
     row("daemon", Some(format!("PID {}, up {}", state.daemon.pid, duration(uptime(state)))));
     row("restarts", is_managed.then(|| state.restarts.to_string()));
     row("database", state.database.as_ref().map(|path| home.display(path)));
-    row("log", is_managed.then(|| home.display(&home.log())));
+    row("log", is_managed.then(|| home.display(&home.instance.log())));
     text
 }
 
@@ -124,8 +124,11 @@ fn as_json(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
         ("restarts", number(state.map(|state| state.restarts))),
         ("uptime_seconds", number(state.map(uptime))),
         ("home", text(Some(home.root().display().to_string()))),
-        ("database", text(is_managed.then(|| database.unwrap_or_else(|| home.database()).display().to_string()))),
-        ("log", text(is_managed.then(|| home.log().display().to_string()))),
+        (
+            "database",
+            text(is_managed.then(|| database.unwrap_or_else(|| home.instance.database()).display().to_string())),
+        ),
+        ("log", text(is_managed.then(|| home.instance.log().display().to_string()))),
     ];
     let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
     format!("{{{}}}\n", fields.join(","))

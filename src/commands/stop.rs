@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::print;
 use crate::daemon::{self, Context, STOP_LIMIT};
 use crate::error::{Error, Result};
-use crate::home::Home;
+use crate::home::Instance;
 use crate::lock::Lock;
-use crate::state::{Daemon, State};
+use crate::state::{Observed, State};
 use crate::supervisor::orphan;
 use crate::sys::{self, SIGKILL};
 use crate::terminal::{Stream, Terminal};
@@ -15,21 +15,21 @@ use crate::terminal::{Stream, Terminal};
 const AFTER_KILL: Duration = Duration::from_secs(3);
 
 pub fn stop(context: &Context<'_>, force: bool) -> Result<()> {
-    let home = &context.home;
-    let before = match Daemon::of(home) {
-        Daemon::Absent if stop_left_behind(context)? => return print("Temporal stopped.\n"),
-        Daemon::Absent => return print("Temporal is not running.\n"),
-        Daemon::Silent => None,
-        Daemon::Alive(state) => Some(state),
+    let instance = &context.home.instance;
+    let before = match Observed::of(instance) {
+        Observed::Absent if stop_left_behind(context)? => return print("Temporal stopped.\n"),
+        Observed::Absent => return print("Temporal is not running.\n"),
+        Observed::Silent => None,
+        Observed::Running(state) => Some(state),
     };
-    if !daemon::stop(home, None, STOP_LIMIT) {
-        let last = match Daemon::of(home) {
-            Daemon::Alive(state) => Some(state),
-            Daemon::Absent | Daemon::Silent => before,
+    if !daemon::stop(instance, None, STOP_LIMIT) {
+        let last = match Observed::of(instance) {
+            Observed::Running(state) => Some(state),
+            Observed::Absent | Observed::Silent => before,
         };
         return match force {
             true => kill(context, last),
-            false => Err(still_there(home, last, STOP_LIMIT).hint("stigmer local stop --force")),
+            false => Err(still_there(instance, last, STOP_LIMIT).hint("stigmer local stop --force")),
         };
     }
     // Temporal is gone with its daemon, but for one that was killed meanwhile.
@@ -39,9 +39,9 @@ pub fn stop(context: &Context<'_>, force: bool) -> Result<()> {
 
 /// Ends a daemon that does not stop, and its Temporal.
 fn kill(context: &Context<'_>, state: Option<State>) -> Result<()> {
-    let home = &context.home;
+    let instance = &context.home.instance;
     let Some(state) = state else {
-        return Err(still_there(home, None, STOP_LIMIT).hint("find it with 'ps' and end it with 'kill'"));
+        return Err(still_there(instance, None, STOP_LIMIT).hint("find it with 'ps' and end it with 'kill'"));
     };
     // The daemon first, or it would start Temporal again.
     if state.daemon.is_alive_under_lock() {
@@ -50,29 +50,29 @@ fn kill(context: &Context<'_>, state: Option<State>) -> Result<()> {
     if let Some(temporal) = state.temporal.as_ref().filter(|temporal| temporal.is_alive()) {
         sys::signal_group(temporal.pid, SIGKILL);
     }
-    if !daemon::stop(home, Some(state.daemon.clone()), AFTER_KILL) {
-        return Err(still_there(home, Some(state), AFTER_KILL));
+    if !daemon::stop(instance, Some(state.daemon.clone()), AFTER_KILL) {
+        return Err(still_there(instance, Some(state), AFTER_KILL));
     }
     stop_left_behind(context)?;
     print("Temporal killed.\n")
 }
 
-fn still_there(home: &Home, state: Option<State>, limit: Duration) -> Error {
+fn still_there(instance: &Instance, state: Option<State>, limit: Duration) -> Error {
     let who = match state {
         Some(state) => format!("PID: {}", state.daemon.pid),
-        None => format!("it holds {} and does not tell its PID", home.daemon_lock().display()),
+        None => format!("it holds {} and has not reported its PID", instance.daemon_lock().display()),
     };
     Error::new(format!("cannot stop the daemon ({who}): it is still there after {} s", limit.as_secs()))
 }
 
 /// Stops a Temporal whose daemon was killed; false when there is none.
 fn stop_left_behind(context: &Context<'_>) -> Result<bool> {
-    let home = &context.home;
-    let Some(left) = State::load(home).filter(|left| orphan::find(left).is_some()) else {
+    let instance = &context.home.instance;
+    let Some(left) = State::load(&instance.state()).filter(|left| orphan::find(left).is_some()) else {
         return Ok(false);
     };
     // Whoever starts meanwhile stops it himself.
-    match Lock::try_exclusive(&home.daemon_lock())? {
+    match Lock::try_exclusive(&instance.daemon_lock())? {
         Some(_lock) => orphan::stop(&left, &mut Terminal::new(Stream::Stderr, context.variable)),
         None => Ok(false),
     }

@@ -57,7 +57,7 @@ pub fn find(config: &Managed, home: &Home, terminal: &mut Terminal) -> Result<Fo
         executable::check(path, &config.executable.source.to_string())?;
         return usable(path.clone(), None);
     }
-    let path = home.temporal();
+    let path = home.installation.executable();
     remove_leftovers(home)?;
     match Presence::of(home) {
         Presence::Ours(receipt) if receipt.version == config.version.value => usable(path, Some(receipt.version)),
@@ -106,7 +106,7 @@ pub fn install(
         }
         (Err(error), _) => return Err(error),
     };
-    Ok(Installed { executable: home.temporal(), version: Some(version) })
+    Ok(Installed { executable: home.installation.executable(), version: Some(version) })
 }
 
 /// What is at `bin/temporal`.
@@ -121,11 +121,11 @@ enum Presence {
 
 impl Presence {
     fn of(home: &Home) -> Presence {
-        let exists = fs::symlink_metadata(home.temporal()).is_ok();
-        let has_receipt = fs::symlink_metadata(home.receipt()).is_ok();
-        match Receipt::load(&home.receipt()) {
+        let exists = fs::symlink_metadata(home.installation.executable()).is_ok();
+        let has_receipt = fs::symlink_metadata(home.installation.receipt()).is_ok();
+        match Receipt::load(&home.installation.receipt()) {
             _ if !exists => Presence::Absent,
-            Some(receipt) if receipt.matches(&home.temporal()) => Presence::Ours(receipt),
+            Some(receipt) if receipt.matches(&home.installation.executable()) => Presence::Ours(receipt),
             None if !has_receipt => Presence::Theirs,
             _ => Presence::Damaged,
         }
@@ -133,15 +133,15 @@ impl Presence {
 }
 
 fn partial_path(home: &Home) -> PathBuf {
-    home.bin().join(".temporal.partial")
+    home.installation.directory.join(".temporal.partial")
 }
 
 /// Clears away what a killed run left.
 fn remove_leftovers(home: &Home) -> Result<()> {
     let partial = partial_path(home);
     own_file::remove_if_present(&partial).map_err(|cause| Error::io("remove", partial.display(), &cause))?;
-    receipt::recover(&home.receipt(), &home.temporal())
-        .map_err(|cause| Error::io("update", home.receipt().display(), &cause))
+    receipt::recover(&home.installation.receipt(), &home.installation.executable())
+        .map_err(|cause| Error::io("update", home.installation.receipt().display(), &cause))
 }
 
 struct Installer<'a> {
@@ -208,7 +208,7 @@ impl Installer<'_> {
             }
         };
         partial.put_in_place(self.home, &asset, unpacked, &location)?;
-        let path = self.home.temporal();
+        let path = self.home.installation.executable();
         terminal.line(Mark::Done, &format!("Temporal binary installed to {}", self.home.display(&path)));
         Ok(asset.version)
     }
@@ -327,7 +327,7 @@ impl<'a> Partial<'a> {
     /// Makes the verified file executable and durable, and gives it its final
     /// name and its receipt.
     fn put_in_place(&self, home: &Home, asset: &Asset, unpacked: Unpacked, location: &Location) -> Result<()> {
-        let next = next_path(&home.receipt());
+        let next = next_path(&home.installation.receipt());
         let place = || {
             self.file.set_permissions(fs::Permissions::from_mode(0o755))?;
             self.file.sync_all()?;
@@ -339,12 +339,12 @@ impl<'a> Partial<'a> {
                 modified: modified(&self.file.metadata()?),
             };
             receipt.write(&next)?;
-            fs::rename(self.path, home.temporal())?;
-            fs::rename(&next, home.receipt())?;
+            fs::rename(self.path, home.installation.executable())?;
+            fs::rename(&next, home.installation.receipt())?;
             // The names are on disk when the directory is.
-            File::open(home.bin())?.sync_all()
+            File::open(&home.installation.directory)?.sync_all()
         };
-        place().map_err(|cause| Error::io("install Temporal to", home.temporal().display(), &cause))
+        place().map_err(|cause| Error::io("install Temporal to", home.installation.executable().display(), &cause))
     }
 }
 

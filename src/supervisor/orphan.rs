@@ -1,7 +1,7 @@
 //! A Temporal whose daemon was killed.
 //!
 //! On Linux it goes down with its daemon, within a second or two; on macOS
-//! nothing tells it. One that cannot be told for sure is never signalled.
+//! nothing does that. One that cannot be recognised for sure is never signalled.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ pub fn find(left: &State) -> Option<&Process> {
     left.temporal.as_ref().filter(|orphan| runs(orphan))
 }
 
-/// Ends it, and tells whether there was one. The caller holds the daemon's
+/// Ends it, and returns whether there was one. The caller holds the daemon's
 /// lock, so that no other daemon takes it for its own.
 pub fn stop(left: &State, terminal: &mut Terminal) -> Result<bool> {
     let Some(orphan) = find(left) else { return Ok(false) };

@@ -1,4 +1,4 @@
-//! Both ports, before the start: a taken one is told with what took it.
+//! Both ports, before the start: of a taken one the error says what took it.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -5,9 +5,8 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Instant;
 
-use crate::config::Managed;
+use super::Plan;
 use crate::error::{Error, Result, reason};
 use crate::sys::{self, SIGKILL, SIGTERM};
 
@@ -16,51 +15,19 @@ use crate::sys::{self, SIGKILL, SIGTERM};
 pub struct Server {
     child: Option<Child>,
     pid: u32,
-    /// When it first served.
-    pub serving_since: Option<Instant>,
-}
-
-/// What a server is started with.
-pub struct Launch<'a> {
-    pub executable: &'a Path,
-    pub config: &'a Managed,
-    pub database: &'a Path,
-    /// Kept open by the server: it shows that the database is in use as long
-    /// as the server lives, even when this process does not.
-    pub database_lock: &'a File,
-    pub log: &'a File,
-    pub directory: &'a Path,
 }
 
 impl Server {
-    pub fn spawn(launch: &Launch<'_>) -> Result<Server> {
-        let Launch { executable, config, .. } = launch;
-        let log = || launch.log.try_clone().map_err(|cause| Error::io("open", "the log", &cause));
-        let mut command = Command::new(executable);
-        command.args(["server", "start-dev"]);
-        command.arg("--ip").arg(config.ip.value.to_string());
-        command.arg("--port").arg(config.port.value.to_string());
-        if !config.is_headless() {
-            command.arg("--ui-port").arg(config.ui_port.value.to_string());
-        }
-        if config.database_argument().is_none() {
-            command.arg("--db-filename").arg(launch.database);
-        }
-        command.args(&config.temporal_args);
-        command.current_dir(launch.directory);
-        // Without one, in a container with no /etc/passwd, Temporal 1.9.1 ends
-        // with "user: Current requires cgo or $USER set in environment".
-        let home = launch.database.parent().unwrap_or(launch.directory);
-        for (name, value) in [("USER", "stigmer".as_ref()), ("HOME", home.as_os_str())] {
-            if std::env::var_os(name).is_none_or(|value| value.is_empty()) {
-                command.env(name, value);
-            }
-        }
+    pub fn spawn(plan: &Plan<'_>, log: &File) -> Result<Server> {
+        let log = || log.try_clone().map_err(|cause| Error::io("open", "the log", &cause));
+        let mut command = command(plan);
         command.stdin(Stdio::null()).stdout(log()?).stderr(log()?);
-        sys::prepare_server(&mut command, Some(launch.database_lock));
-        let child = command.spawn().map_err(|cause| cannot_execute(executable, &cause))?;
+        // Kept open by the server: it shows that the database is in use as
+        // long as the server lives, even when this process does not.
+        sys::prepare_server(&mut command, plan.database.as_ref().map(|database| database.lock().file()));
+        let child = command.spawn().map_err(|cause| cannot_execute(&plan.installed.executable, &cause))?;
         let pid = child.id();
-        Ok(Server { child: Some(child), pid, serving_since: None })
+        Ok(Server { child: Some(child), pid })
     }
 
     pub fn pid(&self) -> u32 {
@@ -97,10 +64,35 @@ impl Drop for Server {
     }
 }
 
+fn command(plan: &Plan<'_>) -> Command {
+    let config = plan.config;
+    let mut command = Command::new(&plan.installed.executable);
+    command.args(["server", "start-dev"]);
+    command.arg("--ip").arg(config.ip.value.to_string());
+    command.arg("--port").arg(config.port.value.to_string());
+    if !config.is_headless() {
+        command.arg("--ui-port").arg(config.ui_port.value.to_string());
+    }
+    if let (Some(database), None) = (&plan.database, config.database_argument()) {
+        command.arg("--db-filename").arg(database.path());
+    }
+    command.args(&config.temporal_args);
+    command.current_dir(&plan.directory);
+    // Without one, in a container with no /etc/passwd, Temporal 1.9.1 ends
+    // with "user: Current requires cgo or $USER set in environment".
+    let home = plan.database.as_ref().and_then(|database| database.path().parent()).unwrap_or(&plan.directory);
+    for (name, value) in [("USER", "stigmer".as_ref()), ("HOME", home.as_os_str())] {
+        if std::env::var_os(name).is_none_or(|value| value.is_empty()) {
+            command.env(name, value);
+        }
+    }
+    command
+}
+
 fn cannot_execute(executable: &Path, cause: &io::Error) -> Error {
     let error = Error::new(format!("cannot execute {}: {}", executable.display(), reason(cause)));
     match cause.raw_os_error() {
-        Some(libc::ENOEXEC) => error.hint("it is no executable for this machine"),
+        Some(libc::ENOEXEC) => error.hint("it is not an executable for this machine"),
         Some(libc::EACCES) => error.hint("is it executable for you, and its disk not mounted noexec?"),
         Some(libc::ENOENT) => error.hint("the file or the program that interprets it is missing"),
         _ => error,
@@ -108,7 +100,7 @@ fn cannot_execute(executable: &Path, cause: &io::Error) -> Error {
 }
 
 /// `exit status 1`, or `signal 9 (SIGKILL)`.
-pub fn describe(status: ExitStatus) -> String {
+pub fn in_words(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
         (Some(signal), _) => {
             let name = signal_hook::low_level::signal_name(signal).unwrap_or("unknown");

@@ -9,12 +9,13 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::events::{Event, Events};
+use crate::clock::after;
 use crate::error::{Error, Result};
+use crate::events::{Events, Halt};
 use crate::lock::Lock;
-use crate::terminal::{EXPLAIN_AFTER, Mark, Terminal};
+use crate::terminal::{Terminal, Wait};
 
 /// A server that lost its daemon stops within this time.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(15);
@@ -32,36 +33,28 @@ pub struct Database {
 
 impl Database {
     /// Locks the database at `path` against every other server; waits a while
-    /// for one that is just stopping. None: a stop was requested meanwhile.
-    pub fn open(path: PathBuf, events: &mut Events, terminal: &mut Terminal) -> Result<Option<Database>> {
+    /// for one that is just stopping.
+    pub fn open(path: PathBuf, events: &mut Events, terminal: &mut Terminal) -> Result<Database, Halt> {
         let path = resolve(path);
         let directory = path.parent().unwrap_or(Path::new("/"));
         if !directory.is_dir() {
             let text =
                 format!("cannot use the database {}: there is no directory {}", path.display(), directory.display());
-            return Err(Error::new(text).hint(format!("mkdir -p {}", directory.display())));
+            return Err(Error::new(text).hint(format!("mkdir -p {}", directory.display())).into());
         }
-        let began = Instant::now();
-        let mut explained = false;
+        let mut wait = Wait::begin();
         loop {
             if let Some(lock) = Lock::try_exclusive(&with_suffix(&path, ".lock"))? {
-                return Ok(Some(Database { path, lock }));
+                return Ok(Database { path, lock });
             }
-            if began.elapsed() >= ORPHAN_LIMIT {
-                return Err(Error::new(format!(
-                    "cannot use the database {}: another Temporal uses it",
-                    path.display()
-                ))
-                .hint("stop that one first, or set STIGMER_HOME to another directory"));
+            let shown = path.display();
+            if wait.elapsed() >= ORPHAN_LIMIT {
+                return Err(Error::new(format!("cannot use the database {shown}: another Temporal uses it"))
+                    .hint("stop that one first, or set STIGMER_HOME to another directory")
+                    .into());
             }
-            if !explained && began.elapsed() >= EXPLAIN_AFTER {
-                terminal
-                    .line(Mark::Info, &format!("Another Temporal uses {}; waiting for it to stop.", path.display()));
-                explained = true;
-            }
-            if events.wait(Some(crate::clock::after(RETRY))) == Event::Stop {
-                return Ok(None);
-            }
+            wait.explain(terminal, || format!("Another Temporal uses {shown}; waiting for it to stop."));
+            events.wait(Some(after(RETRY)))?;
         }
     }
 
@@ -150,7 +143,7 @@ mod tests {
         fs::create_dir_all(&directory).unwrap();
         let mut terminal = Terminal::new(crate::terminal::Stream::Nowhere, &|_| None);
         let mut events = Events::new().unwrap();
-        let database = Database::open(directory.join("t.db"), &mut events, &mut terminal).unwrap().unwrap();
+        let database = Database::open(directory.join("t.db"), &mut events, &mut terminal).unwrap();
         database.prepare().unwrap();
         fs::write(database.path(), "half").unwrap();
         fs::write(with_suffix(database.path(), "-wal"), "w").unwrap();

@@ -1,4 +1,4 @@
-//! Signals as events: what the daemon sleeps for.
+//! Signals as events: what a daemon sleeps for.
 //!
 //! signal-hook writes a byte to a socket pair for each signal; one `poll` on
 //! its other end, with the next deadline as timeout, is all the daemon does
@@ -20,13 +20,11 @@ use crate::sys::{self, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 /// Asks a daemon to restart Temporal.
 pub const RESTART_SIGNAL: i32 = SIGUSR1;
-/// Asks a daemon that `run` started to stay when `run` has ended.
+/// Asks a daemon that `run` started to go on when `run` has ended.
 pub const KEEP_SIGNAL: i32 = SIGUSR2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// SIGTERM, SIGINT or SIGHUP.
-    Stop,
     /// A child changed: look whether it has ended.
     Child,
     Restart,
@@ -35,12 +33,24 @@ pub enum Event {
     Deadline,
 }
 
+/// The way out of whatever a daemon is doing.
+#[derive(Debug)]
+pub enum Halt {
+    /// SIGTERM, SIGINT or SIGHUP.
+    StopRequested,
+    Failed(Error),
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Halt {
+        Halt::Failed(error)
+    }
+}
+
 pub struct Events {
     wake_up: UnixStream,
     stop: Arc<AtomicBool>,
-    child: Arc<AtomicBool>,
-    restart: Arc<AtomicBool>,
-    keep: Arc<AtomicBool>,
+    others: [(Arc<AtomicBool>, Event); 3],
 }
 
 impl Events {
@@ -49,19 +59,15 @@ impl Events {
         let failed = |cause| Error::io("set up", "signal handling", &cause);
         let (wake_up, sender) = UnixStream::pair().map_err(failed)?;
         wake_up.set_nonblocking(true).map_err(failed)?;
-        let events = Events {
-            wake_up,
-            stop: Arc::default(),
-            child: Arc::default(),
-            restart: Arc::default(),
-            keep: Arc::default(),
-        };
+        let others = [Event::Child, Event::Restart, Event::Keep].map(|event| (Arc::default(), event));
+        let events = Events { wake_up, stop: Arc::default(), others };
+        let [child, restart, keep] = &events.others;
         let mut signals = vec![
             (SIGTERM, &events.stop),
             (SIGINT, &events.stop),
-            (SIGCHLD, &events.child),
-            (RESTART_SIGNAL, &events.restart),
-            (KEEP_SIGNAL, &events.keep),
+            (SIGCHLD, &child.0),
+            (RESTART_SIGNAL, &restart.0),
+            (KEEP_SIGNAL, &keep.0),
         ];
         // `nohup` asks to outlive the terminal.
         if !sys::is_ignored(SIGHUP) {
@@ -76,25 +82,20 @@ impl Events {
     }
 
     /// Sleeps until something happens, or `deadline` comes.
-    pub fn wait(&mut self, deadline: Option<Instant>) -> Event {
+    pub fn wait(&mut self, deadline: Option<Instant>) -> Result<Event, Halt> {
         loop {
             // Drained before the flags are looked at: a signal after that
             // wakes the next poll.
             let mut drain = [0; 64];
             while matches!(self.wake_up.read(&mut drain), Ok(1..)) {}
-            let raised = [
-                (&self.stop, Event::Stop),
-                (&self.child, Event::Child),
-                (&self.restart, Event::Restart),
-                (&self.keep, Event::Keep),
-            ];
-            for (flag, event) in raised {
-                if flag.swap(false, Ordering::SeqCst) {
-                    return event;
-                }
+            if self.stop.swap(false, Ordering::SeqCst) {
+                return Err(Halt::StopRequested);
+            }
+            if let Some((_, event)) = self.others.iter().find(|(raised, _)| raised.swap(false, Ordering::SeqCst)) {
+                return Ok(*event);
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return Event::Deadline;
+                return Ok(Event::Deadline);
             }
             sys::wait(self.wake_up.as_fd(), None, deadline);
         }

@@ -1,0 +1,206 @@
+//! The daemon: one for each instance, from taking the lock to the last line.
+//!
+//! `serve` is the whole of it in one process; `detach` puts it into the
+//! background and waits for it to be ready or to fail.
+
+mod detach;
+mod occupancy;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use self::detach::{FORWARDED, detach};
+use self::occupancy::{Occupancy, lock_or_find};
+use crate::cli::ServerOptions;
+use crate::clock::{after, unix_time};
+use crate::config::{self, Config, External, Managed};
+use crate::database::Database;
+use crate::error::Result;
+use crate::events::{Event, Events, Halt};
+use crate::external;
+use crate::home::{Home, Instance};
+use crate::install::{self, Found};
+use crate::state::{Lifetime, Mode, Observed, Phase, Process, State};
+use crate::supervisor::{self, Plan, STOP_GRACE, Supervisor, orphan};
+use crate::sys::{self, SIGTERM};
+use crate::terminal::{Mark, Terminal};
+
+/// How often a waiting command looks at the daemon's lock and state.
+pub const POLL: Duration = Duration::from_millis(5);
+/// A daemon that was asked to stop is gone by then: it kills Temporal after its grace.
+pub const STOP_LIMIT: Duration = Duration::from_secs(STOP_GRACE.as_secs() + 3);
+
+/// Where a command was typed, and what it finds there.
+pub struct Context<'a> {
+    pub home: Home,
+    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
+    /// The working directory.
+    pub directory: PathBuf,
+}
+
+impl Context<'_> {
+    /// What the typed options mean here.
+    pub fn resolve(&self, options: &ServerOptions) -> Result<Config> {
+        config::resolve(options, self.variable, &self.directory)
+    }
+}
+
+/// The daemon that is wanted.
+pub struct Request<'a> {
+    pub context: &'a Context<'a>,
+    pub config: &'a Config,
+    pub lifetime: Lifetime,
+}
+
+/// How `serve` ended.
+pub enum Served {
+    /// It ran, and was stopped on request.
+    Stopped,
+    /// There was a ready daemon already.
+    AlreadyRunning(State),
+}
+
+/// Becomes the daemon of this home and serves until it is stopped; or finds,
+/// or waits for, the one that is there.
+pub fn serve(
+    request: &Request<'_>,
+    terminal: &mut Terminal,
+    on_ready: &mut dyn FnMut(&mut Terminal),
+) -> Result<Served> {
+    let Request { context, config, lifetime } = *request;
+    let home = &context.home;
+    home.create()?;
+    let patience = match config {
+        Config::Managed(managed) => managed.ready_timeout.value + STOP_LIMIT,
+        Config::External(_) => STOP_LIMIT,
+    };
+    match lock_or_find(&home.instance, lifetime, patience, terminal)? {
+        // Never unlocked but by the end of the process: whoever waits for the
+        // lock may rely on it that this process is gone.
+        Occupancy::Lock(lock) => std::mem::forget(lock),
+        Occupancy::Ready(state) => return Ok(Served::AlreadyRunning(state)),
+    }
+    terminal.line(Mark::Info, "Stigmer Local Daemon starting...");
+    if let Some(left) = &State::load(&home.instance.state()) {
+        orphan::stop(left, terminal)?;
+    }
+    let result = match config {
+        Config::Managed(managed) => {
+            let state = new_state(Mode::Managed, lifetime, managed.local_address().to_string());
+            serve_managed(context, managed, state, terminal, on_ready)
+        }
+        Config::External(external) => {
+            let state = new_state(Mode::External, lifetime, external.address.value.to_string());
+            serve_external(&home.instance, external, state, terminal, on_ready)
+        }
+    };
+    match result {
+        Ok(()) | Err(Halt::StopRequested) => Ok(Served::Stopped),
+        Err(Halt::Failed(error)) => Err(error),
+    }
+}
+
+fn new_state(mode: Mode, lifetime: Lifetime, address: String) -> State {
+    State {
+        daemon: Process::current(),
+        phase: Phase::Starting,
+        mode,
+        lifetime,
+        address,
+        ui_url: None,
+        temporal: None,
+        temporal_version: None,
+        database: None,
+        restarts: 0,
+        times_ready: 0,
+        started: unix_time(),
+    }
+}
+
+fn serve_managed(
+    context: &Context<'_>,
+    config: &Managed,
+    mut state: State,
+    terminal: &mut Terminal,
+    on_ready: &mut dyn FnMut(&mut Terminal),
+) -> Result<(), Halt> {
+    let home = &context.home;
+    let mut events = Events::new()?;
+    state.ui_url = config.ui_url();
+    state.phase = Phase::Installing;
+    state.publish(&home.instance.state(), terminal);
+    if !config.ip.value.is_loopback() {
+        let text =
+            format!("Temporal will be open to others: it binds to {} and asks for no password.", config.ip.value);
+        terminal.line(Mark::Warning, &text);
+    }
+    let installed = match install::find(config, home, terminal)? {
+        Found::Usable(installed) => installed,
+        Found::Missing(present) => {
+            // A port that is taken is reported before the download, not after it.
+            supervisor::check_ports(config)?;
+            install::install(config, home, present, context.variable, terminal)?
+        }
+    };
+    state.temporal_version = installed.version.as_ref().map(ToString::to_string);
+    let directory = context.directory.clone();
+    let path = config.database_argument().map_or(home.instance.database(), |path| directory.join(path));
+    let database = Some(Database::open(path, &mut events, terminal)?);
+    let plan = Plan { config, home, installed, database, directory };
+    Ok(Supervisor::new(plan, events, terminal, state)?.run(on_ready)?)
+}
+
+fn serve_external(
+    instance: &Instance,
+    config: &External,
+    mut state: State,
+    terminal: &mut Terminal,
+    on_ready: &mut dyn FnMut(&mut Terminal),
+) -> Result<(), Halt> {
+    state.publish(&instance.state(), terminal);
+    // Until it is reached a signal may end this process as it would any other.
+    external::connect(config, terminal)?;
+    let mut events = Events::new()?;
+    terminal.line(Mark::Info, "Skipping local Temporal startup");
+    state.phase = Phase::Ready;
+    state.times_ready = 1;
+    state.publish(&instance.state(), terminal);
+    terminal.line(Mark::Done, "Stigmer Daemon Ready.");
+    on_ready(terminal);
+    loop {
+        if events.wait(None)? == Event::Restart {
+            terminal.line(Mark::Info, "Nothing to restart: this Temporal is external.");
+        }
+    }
+}
+
+/// Asks `daemon`, or whichever there is, to stop and waits until it and its
+/// Temporal are gone. False when it is still there after `limit`. Never asks
+/// another one, which somebody may have started meanwhile.
+pub fn stop(instance: &Instance, daemon: Option<Process>, limit: Duration) -> bool {
+    let deadline = after(limit);
+    let ask = |daemon: Process| {
+        sys::signal(daemon.pid, SIGTERM);
+        daemon
+    };
+    if daemon.as_ref().is_some_and(|daemon| !daemon.is_alive_under_lock()) {
+        return true;
+    }
+    let mut asked = daemon.map(ask);
+    loop {
+        asked = match (asked, Observed::of(instance)) {
+            (_, Observed::Absent) => return true,
+            (Some(asked), Observed::Running(state)) if state.daemon != asked => return true,
+            (Some(asked), _) if !asked.is_alive_under_lock() => return true,
+            (None, Observed::Running(state)) => Some(ask(state.daemon)),
+            // One that has just begun, or whose state could not be written.
+            (asked, _) => asked,
+        };
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(POLL);
+    }
+}

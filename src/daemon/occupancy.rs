@@ -1,0 +1,95 @@
+//! Who is the daemon of an instance: this process, or one that is there.
+
+use std::thread;
+use std::time::Duration;
+
+use super::POLL;
+use crate::error::{Error, Result};
+use crate::events::KEEP_SIGNAL;
+use crate::home::Instance;
+use crate::lock::Lock;
+use crate::state::{Lifetime, Phase, Process, State};
+use crate::sys;
+use crate::terminal::{Terminal, Wait};
+
+pub enum Occupancy {
+    /// The instance is ours.
+    Lock(Lock),
+    /// Another daemon serves it.
+    Ready(State),
+}
+
+/// Takes the daemon's lock, or waits until its holder is ready or gone; at most
+/// `patience` after it last did something, but as long as it installs.
+pub fn lock_or_find(
+    instance: &Instance,
+    lifetime: Lifetime,
+    patience: Duration,
+    terminal: &mut Terminal,
+) -> Result<Occupancy> {
+    let mut wait = Wait::begin();
+    let mut last_sign = None;
+    let mut request = KeepRequest::default();
+    loop {
+        if let Some(lock) = Lock::try_exclusive(&instance.daemon_lock())? {
+            return Ok(Occupancy::Lock(lock));
+        }
+        // Only the state is asked: looking at the lock would hold it for a
+        // moment, and twenty who look would each take the others for a holder.
+        let state = State::load(&instance.state()).filter(|state| state.daemon.is_alive_under_lock());
+        let sign = state.as_ref().map(|state| (state.daemon.pid, state.phase, state.times_ready, state.restarts));
+        let (who, doing) = activity(state.as_ref());
+        wait.explain(terminal, || format!("Another stigmer{who} is {doing}; waiting for it."));
+        if sign != last_sign {
+            last_sign = sign;
+            wait.renew();
+        }
+        let installs = state.as_ref().is_some_and(|state| state.phase == Phase::Installing);
+        if !installs && wait.elapsed() > patience {
+            let text = format!("cannot start: another stigmer{who} has been {doing} for {} s", patience.as_secs());
+            return Err(Error::new(text).hint("stigmer local stop --force"));
+        }
+        if let Some(state) = state.filter(State::serves)
+            && (lifetime == Lifetime::Shared || request.is_granted(&state, instance)?)
+        {
+            return Ok(Occupancy::Ready(state));
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// The request to a daemon that `run` started to go on after it.
+#[derive(Default)]
+struct KeepRequest {
+    /// Held until it is granted: as long as somebody shares this lock, no
+    /// `run` that ends stops the daemon.
+    users_lock: Option<Lock>,
+    asked: Option<Process>,
+}
+
+impl KeepRequest {
+    fn is_granted(&mut self, state: &State, instance: &Instance) -> Result<bool> {
+        if state.lifetime == Lifetime::Kept {
+            return Ok(true);
+        }
+        if self.users_lock.is_none() {
+            self.users_lock = Lock::try_shared(&instance.users_lock())?;
+        }
+        if self.users_lock.is_some() && self.asked.as_ref() != Some(&state.daemon) {
+            sys::signal(state.daemon.pid, KEEP_SIGNAL);
+            self.asked = Some(state.daemon.clone());
+        }
+        Ok(false)
+    }
+}
+
+/// Who holds the lock, and what he is doing.
+fn activity(state: Option<&State>) -> (String, &'static str) {
+    let Some(state) = state else { return (String::new(), "starting") };
+    let doing = match state.phase {
+        Phase::Installing => "installing Temporal",
+        Phase::Stopping => "stopping Temporal",
+        Phase::Starting | Phase::Restarting | Phase::Ready => "starting Temporal",
+    };
+    (format!(" (PID: {})", state.daemon.pid), doing)
+}

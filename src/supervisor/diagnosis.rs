@@ -1,0 +1,129 @@
+//! Why Temporal failed, and what to do about it: read from the end of its log
+//! and from how it ended.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::ExitStatus;
+
+use super::Supervisor;
+use super::restart::MAX_FAILURES;
+use super::server::in_words;
+use crate::database::Database;
+use crate::error::Error;
+use crate::log_file;
+use crate::sys::SIGKILL;
+
+const QUOTED_LINES: usize = 10;
+
+/// How a server that was starting failed.
+pub enum Fault {
+    /// There is no process: the executable is being replaced, memory is short.
+    NotSpawned(Error),
+    Ended(ExitStatus),
+    /// It lives, but did not serve in time.
+    TimedOut,
+}
+
+impl Fault {
+    pub fn in_words(&self) -> String {
+        match self {
+            Fault::NotSpawned(error) => error.message().into(),
+            Fault::Ended(status) => in_words(*status),
+            Fault::TimedOut => "not serving in time".into(),
+        }
+    }
+}
+
+/// A cause that Temporal's log names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    PortTaken,
+    NotADatabase,
+    DatabaseNotWritable,
+    WrongArgument,
+}
+
+/// What the log says for each cause (Temporal CLI 1.9.1, SQLite, Go's flags);
+/// the first that is found counts.
+const CAUSES: [(&str, Cause); 9] = [
+    ("address already in use", Cause::PortTaken),
+    ("no such table", Cause::NotADatabase),
+    ("not a database", Cause::NotADatabase),
+    ("malformed", Cause::NotADatabase),
+    ("unable to open database", Cause::DatabaseNotWritable),
+    ("readonly database", Cause::DatabaseNotWritable),
+    ("disk is full", Cause::DatabaseNotWritable),
+    ("unknown flag", Cause::WrongArgument),
+    ("unknown shorthand flag", Cause::WrongArgument),
+];
+
+/// The cause that these lines of the log name.
+pub fn cause(lines: &[String]) -> Option<Cause> {
+    let is_named = |text: &str| lines.iter().any(|line| line.contains(text));
+    CAUSES.iter().find(|(text, _)| is_named(text)).map(|(_, cause)| *cause)
+}
+
+impl Supervisor<'_> {
+    /// The end of what the current server has written.
+    pub(super) fn log_tail(&self) -> Vec<String> {
+        log_file::quote(&self.plan.home.instance.log(), self.log_start, QUOTED_LINES)
+    }
+
+    pub(super) fn cannot_start(&self, fault: Fault) -> Error {
+        let why = match fault {
+            Fault::NotSpawned(error) => return error,
+            Fault::Ended(status) => format!("it ended with {} before it served", in_words(status)),
+            Fault::TimedOut => {
+                format!("it did not serve within {} s", self.plan.config.ready_timeout.value.as_secs())
+            }
+        };
+        self.explain(Error::new(format!("cannot start Temporal: {why}")), Some(&fault))
+    }
+
+    pub(super) fn gave_up(&self, what: &str) -> Error {
+        let text = format!("cannot keep Temporal running: it failed {MAX_FAILURES} times, the last with {what}");
+        self.explain(Error::new(text), None)
+    }
+
+    /// Adds the log's end and, where the log names the cause, what to do.
+    fn explain(&self, error: Error, fault: Option<&Fault>) -> Error {
+        let lines = self.log_tail();
+        let log = self.plan.home.display(&self.plan.home.instance.log());
+        let hint = hint(cause(&lines), fault, self.plan.database.as_ref().map(Database::path), &log);
+        error.with_log_tail(lines).hint(hint)
+    }
+}
+
+/// What to do about the cause; where the log names none, about the fault.
+fn hint(cause: Option<Cause>, fault: Option<&Fault>, database: Option<&Path>, log: &str) -> String {
+    match (cause, database.map(Path::display), fault) {
+        (Some(Cause::PortTaken), ..) => "the port was taken meanwhile; choose others with --port and --ui-port".into(),
+        (Some(Cause::NotADatabase), Some(path), _) => {
+            format!("{path} cannot be used as a database; move it away to begin anew, its workflows are in it")
+        }
+        (Some(Cause::DatabaseNotWritable), Some(path), _) => {
+            format!("{path} cannot be written to; check its permissions and the free space")
+        }
+        (Some(Cause::WrongArgument), ..) => "check --temporal-arg and 'temporal server start-dev --help'".into(),
+        (_, _, Some(Fault::TimedOut)) => format!("give it more time with --ready-timeout, or see {log}"),
+        (_, _, Some(Fault::Ended(status))) if status.signal() == Some(SIGKILL) => {
+            "somebody killed it; if nobody did, the system ran out of memory".into()
+        }
+        _ => format!("see {log}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_names_the_cause_and_a_taken_port_comes_first() {
+        let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(cause(&lines("Error: unknown flag: --x")), Some(Cause::WrongArgument));
+        let both = "no such table: namespaces\nbind: address already in use";
+        assert_eq!(cause(&lines(both)), Some(Cause::PortTaken));
+        assert_eq!(cause(&lines("panic: something else")), None);
+        assert_eq!(cause(&[]), None);
+    }
+}
