@@ -1,5 +1,5 @@
 //! Kernel locks on files: they die with their holder, so a lock that is held
-//! has a living holder, and a file that merely exists means nothing.
+//! has a living holder, and the mere existence of a file means nothing.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -14,7 +14,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock for this process alone; None when another one holds it.
+    /// Takes the lock for this process alone; None while another one holds it.
     pub fn try_exclusive(path: &Path) -> Result<Option<Lock>> {
         let file = open(path)?;
         match file.try_lock() {
@@ -24,8 +24,7 @@ impl Lock {
         }
     }
 
-    /// Takes the lock together with others who share it; None while somebody
-    /// holds it alone.
+    /// Shares the lock with others; None while somebody holds it alone.
     pub fn try_shared(path: &Path) -> Result<Option<Lock>> {
         let file = open(path)?;
         match file.try_lock_shared() {

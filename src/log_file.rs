@@ -47,7 +47,7 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
     name.into()
 }
 
-/// The last `count` lines that came behind `start`, to be quoted in an error.
+/// The last `count` lines that came after `start`, to be quoted in an error.
 pub fn quote(path: &Path, start: u64, count: usize) -> Vec<String> {
     let read = || {
         let mut file = open_to_read(path)?;

@@ -75,14 +75,14 @@ impl Process {
         Process { pid, birth: sys::birth(pid), executable: sys::executable(pid) }
     }
 
-    /// Whether the process with this number is this process still. Without
-    /// a recorded birth nobody can say, so: no.
+    /// Whether the process with this number is still this one. Without a recorded
+    /// birth nobody can say, so: no.
     pub fn is_alive(&self) -> bool {
         self.birth.is_some() && self.birth == sys::birth(self.pid)
     }
 
     /// The same, where a lock shows that the process lives: a missing birth
-    /// (no /proc) is no doubt then.
+    /// (no /proc) raises no doubt then.
     pub fn is_alive_under_lock(&self) -> bool {
         match &self.birth {
             Some(_) => self.is_alive(),

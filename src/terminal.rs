@@ -94,8 +94,8 @@ impl Stream {
         columns.unwrap_or(DEFAULT_COLUMNS)
     }
 
-    /// Drops the text where nothing can be written within `limit`: nobody who
-    /// does not read may hold up the daemon.
+    /// Drops the text where nothing can be written within `limit`: a
+    /// reader that does not read must not hold up the daemon.
     fn write(self, text: &str, limit: Duration) {
         // One write for a line, so that lines of two processes do not mix.
         let _ = match self {
@@ -206,7 +206,7 @@ impl Wait {
         Wait { began: Instant::now(), explained: false }
     }
 
-    /// Begins anew, for there was a sign of progress.
+    /// Starts over: there was a sign of progress.
     pub fn renew(&mut self) {
         self.began = Instant::now();
     }
@@ -230,7 +230,7 @@ fn write_log(log: Option<&mut File>, style: Style, mark: Mark, text: &str) {
     }
 }
 
-/// A stranger's text, such as a name in an archive, must not steer the terminal.
+/// Foreign text, such as a name in an archive, must not control the terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }

@@ -23,13 +23,13 @@ pub fn logs(instance: &Instance, follow: bool, lines: u64) -> Result<()> {
         Ok(file) => Some(file),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound && follow => None,
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
-            return Err(Error::new(format!("cannot show the log {}: there is none yet", path.display()))
-                .hint("Temporal writes it when it runs: stigmer local start"));
+            return Err(Error::new(format!("cannot show the log {}: it does not exist yet", path.display()))
+                .hint("Temporal writes it while it runs: stigmer local start"));
         }
         Err(cause) => return Err(Error::io("read", path.display(), &cause)),
     };
     match show(&path, &mut file, follow, lines) {
-        // Whoever read has seen enough.
+        // The reader has seen enough.
         Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(cause) => Err(Error::io("show the log", path.display(), &cause)),
         Ok(()) => Ok(()),
@@ -45,7 +45,7 @@ fn show(path: &Path, file: &mut Option<File>, follow: bool, lines: u64) -> io::R
     }
     while follow && !sys::wait_for_reader_gone(io::stdout().as_fd(), after(POLL)) {
         if let Some(open) = file {
-            // Shorter than what was shown: truncated, so it begins anew.
+            // Shorter than what was shown: it was truncated.
             if open.metadata()?.len() < position {
                 position = 0;
             }

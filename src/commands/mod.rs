@@ -15,7 +15,7 @@ use crate::error::{Error, Result, reason};
 use crate::state::State;
 use crate::terminal::{Mark, Terminal};
 
-/// Prints a command's data. A reader that has seen enough is no failure.
+/// Prints a command's data. A reader that has seen enough is not a failure.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -26,10 +26,10 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Tells what was asked for and is not so, because a daemon runs already.
+/// Prints what was asked for and is not so, because a daemon runs already.
 pub fn warn_of_differences(config: &Config, state: &State, terminal: &mut Terminal) {
     let mut warn = |is: &str, wanted: &str| {
-        let text = format!("It is {is}, not {wanted}: 'stigmer local stop' first to change that.");
+        let text = format!("It is {is}, not {wanted}; to change that, run 'stigmer local stop' first.");
         terminal.line(Mark::Warning, &text);
     };
     let address = match config {

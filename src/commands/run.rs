@@ -87,7 +87,7 @@ fn new_forwarder() -> Result<Forwarder> {
 
 /// The last `run` stops the daemon that was started for it.
 fn leave(context: &Context<'_>, users_lock: Lock) -> Result<()> {
-    // Kept until the daemon is gone: whoever comes next waits, and starts anew.
+    // Kept until the daemon is gone: the next one waits, and starts anew.
     let Some(_alone) = users_lock.into_exclusive() else { return Ok(()) };
     let daemon = match Observed::of(&context.home.instance) {
         Observed::Running(state) if state.lifetime == Lifetime::Shared => state.daemon,
@@ -95,7 +95,7 @@ fn leave(context: &Context<'_>, users_lock: Lock) -> Result<()> {
     };
     match daemon::stop(&context.home.instance, Some(daemon), STOP_LIMIT) {
         true => Ok(()),
-        false => Err(Error::new("cannot stop Temporal: it is still there").hint("stigmer local stop --force")),
+        false => Err(Error::new("cannot stop Temporal: it is still running").hint("stigmer local stop --force")),
     }
 }
 

@@ -62,7 +62,7 @@ fn still_there(instance: &Instance, state: Option<State>, limit: Duration) -> Er
         Some(state) => format!("PID: {}", state.daemon.pid),
         None => format!("it holds {} and has not reported its PID", instance.daemon_lock().display()),
     };
-    Error::new(format!("cannot stop the daemon ({who}): it is still there after {} s", limit.as_secs()))
+    Error::new(format!("cannot stop the daemon ({who}): it is still running after {} s", limit.as_secs()))
 }
 
 /// Stops a Temporal whose daemon was killed; false when there is none.

@@ -42,8 +42,8 @@ pub fn detach(
         }
         Fork::Child => {
             drop((report, blocked));
-            // Nobody shall wait for the end of a pipe, or for a lock, because
-            // of the daemon: what the caller holds is the caller's alone.
+            // What the caller holds stays the caller's alone: nobody may have to
+            // wait for the end of a pipe, or for a lock, because of the daemon.
             sys::close_all_but(&reporter);
             let code = serve_detached(request, &mut terminal, reporter, on_running);
             std::process::exit(code.into());
@@ -89,7 +89,7 @@ fn serve_detached(
         terminal.also_to(copy()?);
         let streams = copy()?;
         serve(request, terminal, &mut |terminal| {
-            // The user's terminal is let go of before he reads that it is ready.
+            // The terminal is released before its user reads that it is ready.
             if let Ok(null) = File::open("/dev/null") {
                 let _ = sys::redirect_standard_streams(&null, &streams);
             }

@@ -77,8 +77,8 @@ pub fn serve(
         Config::External(_) => STOP_LIMIT,
     };
     match lock_or_find(&home.instance, lifetime, patience, terminal)? {
-        // Never unlocked but by the end of the process: whoever waits for the
-        // lock may rely on it that this process is gone.
+        // Unlocked only by the end of the process: whoever waits for the lock
+        // may rely on this process being gone.
         Occupancy::Lock(lock) => std::mem::forget(lock),
         Occupancy::Ready(state) => return Ok(Served::AlreadyRunning(state)),
     }
@@ -133,7 +133,7 @@ fn serve_managed(
     state.publish(&home.instance.state(), terminal);
     if !config.ip.value.is_loopback() {
         let text =
-            format!("Temporal will be open to others: it binds to {} and asks for no password.", config.ip.value);
+            format!("Temporal will be reachable by others: it binds to {} and asks for no password.", config.ip.value);
         terminal.line(Mark::Warning, &text);
     }
     let installed = match install::find(config, home, terminal)? {
@@ -176,9 +176,9 @@ fn serve_external(
     }
 }
 
-/// Asks `daemon`, or whichever there is, to stop and waits until it and its
+/// Asks `daemon`, or whichever is running, to stop and waits until it and its
 /// Temporal are gone. False when it is still there after `limit`. Never asks
-/// another one, which somebody may have started meanwhile.
+/// another daemon, one that was started meanwhile.
 pub fn stop(instance: &Instance, daemon: Option<Process>, limit: Duration) -> bool {
     let deadline = after(limit);
     let ask = |daemon: Process| {

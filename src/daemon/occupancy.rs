@@ -19,8 +19,9 @@ pub enum Occupancy {
     Ready(State),
 }
 
-/// Takes the daemon's lock, or waits until its holder is ready or gone; at most
-/// `patience` after it last did something, but as long as it installs.
+/// Takes the daemon's lock, or waits until its holder is ready or gone: while it
+/// installs for as long as that takes, otherwise for at most `patience` after it
+/// last did something.
 pub fn lock_or_find(
     instance: &Instance,
     lifetime: Lifetime,
@@ -83,7 +84,7 @@ impl KeepRequest {
     }
 }
 
-/// Who holds the lock, and what he is doing.
+/// Which process holds the lock, and what it is doing.
 fn activity(state: Option<&State>) -> (String, &'static str) {
     let Some(state) = state else { return (String::new(), "starting") };
     let doing = match state.phase {

@@ -99,7 +99,7 @@ fn hint(cause: Option<Cause>, fault: Option<&Fault>, database: Option<&Path>, lo
     match (cause, database.map(Path::display), fault) {
         (Some(Cause::PortTaken), ..) => "the port was taken meanwhile; choose others with --port and --ui-port".into(),
         (Some(Cause::NotADatabase), Some(path), _) => {
-            format!("{path} cannot be used as a database; move it away to begin anew, its workflows are in it")
+            format!("{path} cannot be used as a database; to start over, move it away: its workflows are in it")
         }
         (Some(Cause::DatabaseNotWritable), Some(path), _) => {
             format!("{path} cannot be written to; check its permissions and the free space")
@@ -107,7 +107,7 @@ fn hint(cause: Option<Cause>, fault: Option<&Fault>, database: Option<&Path>, lo
         (Some(Cause::WrongArgument), ..) => "check --temporal-arg and 'temporal server start-dev --help'".into(),
         (_, _, Some(Fault::TimedOut)) => format!("give it more time with --ready-timeout, or see {log}"),
         (_, _, Some(Fault::Ended(status))) if status.signal() == Some(SIGKILL) => {
-            "somebody killed it; if nobody did, the system ran out of memory".into()
+            "something killed it: a person, or the system when it ran out of memory".into()
         }
         _ => format!("see {log}"),
     }

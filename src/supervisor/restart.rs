@@ -1,4 +1,4 @@
-//! When to start a server again that ended, and when to give up.
+//! When to restart a server that ended, and when to give up.
 //!
 //! A function of past failures alone, so that tests need no clock. A server
 //! that had been serving comes back at once. One that had not waits twice as
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 const MAX_DELAY: Duration = Duration::from_secs(30);
-/// Having served this long, a server is started again at once.
+/// Having served this long, a server is restarted at once.
 const STABLE: Duration = Duration::from_secs(10);
 /// Having served this long, all that was before is forgotten.
 const RECOVERED: Duration = Duration::from_secs(60);
@@ -28,8 +28,8 @@ pub struct History {
 }
 
 impl History {
-    /// Takes note of a server that ended without being asked to, after it had
-    /// `served` that long; None when it never served.
+    /// Records that a server ended unasked after it had `served` that long; None
+    /// when it never served.
     pub fn ended(&mut self, served: Option<Duration>) -> Decision {
         let served = served.unwrap_or_default();
         if served >= RECOVERED {
@@ -63,7 +63,7 @@ mod tests {
         let mut history = History::default();
         for milliseconds in [250, 500, 1000, 2000] {
             assert_eq!(history.ended(None), Decision::After(Duration::from_millis(milliseconds)));
-            // Ten seconds are no minute: they forgive nothing.
+            // Ten seconds are not a minute: they forgive nothing.
             history.ended(Some(STABLE));
         }
         assert_eq!(history.ended(Some(STABLE - Duration::from_millis(1))), Decision::GiveUp);

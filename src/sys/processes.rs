@@ -76,7 +76,7 @@ pub fn fork() -> io::Result<Fork> {
 }
 
 /// Closes every descriptor of a fresh child but the standard streams and
-/// `kept`: its parent's files, and what whoever started that left open. Values
+/// `kept`: its parent's files, and what was left open to the parent. Values
 /// that own such a descriptor must not be used or dropped in the child.
 pub fn close_all_but(kept: impl AsFd) {
     // Where neither is mounted nothing is closed, which harms few.
@@ -87,7 +87,7 @@ pub fn close_all_but(kept: impl AsFd) {
     // The list is whole before the first is closed, its own descriptor too.
     let open: Vec<RawFd> = entries.filter_map(is_number).collect();
     for fd in open.into_iter().filter(|&fd| fd > 2 && fd != kept.as_fd().as_raw_fd()) {
-        // SAFETY: nobody uses the descriptor any more, as the caller promises.
+        // SAFETY: nothing uses the descriptor any more, as the caller promises.
         unsafe { libc::close(fd) };
     }
 }
@@ -138,9 +138,9 @@ pub fn effective_user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// What tells the process `pid` from any other that ever had this number: the
-/// time of its start. None where the system does not tell (no /proc, no such
-/// process).
+/// What distinguishes the process `pid` from any other that ever had this
+/// number: the time of its start. None where the system does not say (no /proc,
+/// no such process).
 pub fn birth(pid: u32) -> Option<String> {
     #[cfg(target_os = "linux")]
     {

@@ -26,9 +26,9 @@ pub fn exit_code_of_signal(signal: i32) -> u8 {
     128 + signal as u8
 }
 
-/// Undoes what whoever started this process may have left to it: an ignored
-/// SIGCHLD, with which nobody's end could be waited for, and blocked signals,
-/// with which nobody could stop us. To be called first of all.
+/// Undoes what this process may have inherited: an ignored SIGCHLD, with which
+/// the end of a child could not be waited for, and blocked signals, with which
+/// it could not be stopped. To be called before anything else.
 pub fn reset_inherited_signals() {
     // SAFETY: signal sets are plain data; no handler is installed yet.
     unsafe {
@@ -41,7 +41,7 @@ pub fn reset_inherited_signals() {
     }
 }
 
-/// Whether `signal` was set to be ignored by whoever started this process (`nohup`).
+/// Whether this process inherited `signal` as ignored (`nohup`).
 pub fn is_ignored(signal: i32) -> bool {
     // SAFETY: sigaction is plain data; with no new action it only reads.
     unsafe {

@@ -1,4 +1,4 @@
-//! Streams: waited for, and the terminal behind them.
+//! Streams: waiting for them, and the terminal they may be.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -29,8 +29,8 @@ pub fn wait(first: BorrowedFd<'_>, second: Option<BorrowedFd<'_>>, deadline: Opt
     }
 }
 
-/// Sleeps until `deadline` or until nobody can read any more what is written
-/// to `output`; tells whether that is so.
+/// Sleeps until `deadline`, or until nobody can read what is written to `output`
+/// any more; returns whether that is so.
 pub fn wait_for_reader_gone(output: BorrowedFd<'_>, deadline: Instant) -> bool {
     let mut fds = [libc::pollfd { fd: output.as_raw_fd(), events: 0, revents: 0 }];
     poll(&mut fds, Some(deadline));
@@ -70,7 +70,7 @@ pub fn is_in_foreground() -> bool {
     unsafe { libc::tcgetpgrp(terminal.as_raw_fd()) == libc::getpgrp() }
 }
 
-/// Columns of the terminal behind `stream`.
+/// Columns of the terminal that `stream` is.
 pub fn columns(stream: impl AsFd) -> Option<usize> {
     // SAFETY: winsize is plain data and TIOCGWINSZ only writes it.
     unsafe {

@@ -721,7 +721,7 @@ fn logs_show_the_last_lines_as_they_are() {
         output.stdout
     };
     let missing = home.stigmer(["local", "logs"]).run();
-    assert!(missing.fails_with(&["there is none yet", &home.log().display().to_string()]).hint().is_some());
+    assert!(missing.fails_with(&["it does not exist yet", &home.log().display().to_string()]).hint().is_some());
     fs::create_dir_all(home.log().parent().unwrap()).unwrap();
     fs::write(home.log(), "").unwrap();
     assert_eq!(logs(&[]), b"");
