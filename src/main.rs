@@ -39,7 +39,7 @@
 //!  home  digest  own_file  terminal
 //!  ownership
 //!  sys
-//!  clock  error
+//!  clock  error  pinned
 //! ```
 //!
 //! A new option of `start` is a row in `cli` and a line in `config`; a new
@@ -64,6 +64,7 @@ mod lock;
 mod log_file;
 mod own_file;
 mod ownership;
+mod pinned;
 mod release;
 mod state;
 mod supervisor;
@@ -141,7 +142,8 @@ mod tests {
 
     fn sources(directory: &Path) -> Vec<PathBuf> {
         let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-        entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+        let is_code = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
+        entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).filter(is_code).collect()
     }
 
     /// The lines of the second picture above.

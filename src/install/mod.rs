@@ -172,11 +172,7 @@ impl Trust {
             Trust::Listed(expected) => {
                 Err(format!("its SHA-256 is {archive}, but checksums.txt beside it says {expected}"))
             }
-            Trust::Pinned(pin) if archive == pin.archive || unpacked.sha256 == pin.executable => Ok(()),
-            Trust::Pinned(pin) => Err(format!(
-                "its SHA-256 is {archive}, expected {}; its executable's is {}, expected {}",
-                pin.archive, unpacked.sha256, pin.executable
-            )),
+            Trust::Pinned(pin) => pin.verify(archive, unpacked.sha256),
         }
     }
 }

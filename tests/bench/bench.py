@@ -31,7 +31,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").absolute()
-VERSION = "1.9.1"
+VERSION = (ROOT / "src/pinned.txt").read_text().split()[1]
 LIMIT_SECONDS = 60
 # stigmer restarts at once what has served for 10 s; the others get as long.
 STABLE_SECONDS = 10.5

@@ -395,7 +395,7 @@ fn usage_cases() -> Vec<Case> {
         line("local start --ui-port 65536", 2, &["--ui-port", "65536", "65535"]),
         line("local start --port 7233 --ui-port 7233", 2, &["7233", "--ui-port"]),
         line("local start --ip localhost", 2, &["--ip", "localhost", "127.0.0.1"]),
-        line("local start --temporal-version latest", 2, &["--temporal-version", "latest", "1.9.1"]),
+        line("local start --temporal-version latest", 2, &["--temporal-version", "latest", pinned::VERSION]),
         line("local start --ready-timeout soon", 2, &["--ready-timeout", "soon", "86400"]),
         line("local start --mirror ftp://mirror.example", 2, &["--mirror", "ftp://mirror.example"]),
         line("local start --temporal-host http://t.example", 2, &["--temporal-host", "http://t.example"]),
@@ -475,7 +475,7 @@ fn executable_cases() -> Vec<Case> {
 fn install_cases() -> Vec<Case> {
     let absent: fn(&ReleaseServer) = |server| server.always(&asset_path(VERSION), Reply::status("404 Not Found"));
     vec![
-        line("local start --offline", 1, &["--offline", "1.9.1"]),
+        line("local start --offline", 1, &["--offline", pinned::VERSION]),
         line("local start --mirror /no/such/mirror", 1, &["/no/such/mirror"]),
         installing("HTTP 404", &[VERSION, "http://"], absent),
         installing("HTTP 403", &["403"], |server| {

@@ -238,7 +238,7 @@ fn options_of_the_managed_server_cannot_go_with_the_flag() {
         &["--port", "7300"][..],
         &["--ui-port=8300"],
         &["--ip", "127.0.0.1"],
-        &["--temporal-version", "1.9.1"],
+        &["--temporal-version", "9.9.9"],
         &["--temporal-bin", "/bin/true"],
         &["--mirror", "/tmp"],
         &["--offline"],

@@ -22,7 +22,7 @@ fn workflows_and_their_histories_outlive_every_graceful_stop() {
     let expected = format!(
         "[•] Stigmer Local Daemon starting...\n\
          [!] Temporal not found locally.\n\
-         [⬇] Downloading Temporal CLI v1.9.1 ({platform})... 100%\n\
+         [⬇] Downloading Temporal CLI v{PINNED} ({platform})... 100%\n\
          [✓] Temporal binary installed to ~/.stigmer/bin/temporal\n\
          [✓] Temporal Server started (PID: {pid})\n\
          [✓] UI available at http://localhost:{ui}\n\
@@ -113,7 +113,7 @@ fn an_external_temporal_is_used_and_left_alone() {
 }
 
 #[test]
-fn a_database_of_an_older_version_opens_in_the_pinned_one() {
+fn a_database_of_another_version_opens_in_the_pinned_one() {
     let Some(tools) = tools() else { return };
     let home = Home::new();
     let start = |version: &str| {
@@ -122,7 +122,7 @@ fn a_database_of_an_older_version_opens_in_the_pinned_one() {
         assert_eq!(home.receipt_field("version").as_deref(), Some(version));
         assert_eq!(status(&home, "temporal_version").as_deref(), Some(version));
     };
-    start(OLDER);
+    start(other_version());
     run_workflow(&home, tools, "old");
     home.stigmer(["local", "stop"]).run().success();
     start(PINNED);

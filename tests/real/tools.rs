@@ -9,8 +9,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::support::*;
 
-pub const PINNED: &str = "1.9.1";
-pub const OLDER: &str = "1.8.3";
+pub const PINNED: &str = pinned::VERSION;
+
+/// Another version whose database has the same schema.
+pub fn other_version() -> &'static str {
+    if PINNED == "1.8.3" { "1.9.1" } else { "1.8.3" }
+}
 
 /// What had to be fetched before a test here can run.
 pub struct Tools {
@@ -41,7 +45,7 @@ fn fetch() -> Option<Tools> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let mirror = target.join("mirror");
     let python = target.join("python");
-    script("mirror.py", &[mirror.as_os_str().to_str().unwrap(), "--version", PINNED, "--version", OLDER]);
+    script("mirror.py", &[mirror.as_os_str().to_str().unwrap(), "--version", PINNED, "--version", other_version()]);
     script("sdk.py", &[python.to_str().unwrap()]);
     let temporal = unpack(&archive_of(&mirror, PINNED));
     Some(Tools { mirror, python: python.join("bin/python"), temporal })

@@ -8,12 +8,13 @@ use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
 
+use super::pinned;
 use super::stand_in_build::stand_in_bytes;
 
 /// The version under which the tests publish what they make. The pinned one
 /// accepts the real Temporal alone.
 pub const VERSION: &str = "9.9.9";
-pub const PINNED_VERSION: &str = "1.9.1";
+pub const PINNED_VERSION: &str = pinned::VERSION;
 
 /// `linux_amd64`, as in the names of assets.
 pub fn platform() -> String {

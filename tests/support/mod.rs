@@ -18,6 +18,8 @@ pub mod archive;
 pub mod home;
 pub mod http;
 pub mod json;
+#[path = "../../src/pinned.rs"]
+pub mod pinned;
 pub mod process;
 pub mod proxy;
 pub mod pty;

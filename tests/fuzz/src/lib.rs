@@ -17,6 +17,8 @@ mod home;
 pub mod install;
 #[path = "../../../src/own_file.rs"]
 mod own_file;
+#[path = "../../../src/pinned.rs"]
+mod pinned;
 #[path = "../../../src/release.rs"]
 pub mod release;
 #[path = "../../../src/sys.rs"]
