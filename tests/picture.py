@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -20,8 +21,10 @@ LIMIT_SECONDS = 120
 def record(stigmer: str, mirror: str) -> str:
     """Runs `stigmer local start` in an empty home until it is ready, then stops it."""
     with tempfile.TemporaryDirectory() as home:
+        port, ui_port = free_ports()
         environment = {"HOME": home, "PATH": os.defpath, "TERM": "xterm", "LANG": "C.UTF-8",
-                       "STIGMER_TEMPORAL_MIRROR": mirror}
+                       "STIGMER_TEMPORAL_MIRROR": mirror, "STIGMER_TEMPORAL_PORT": port,
+                       "STIGMER_TEMPORAL_UI_PORT": ui_port}
         pid, terminal = pty.fork()
         if pid == 0:
             os.execve(stigmer, ["stigmer", "local", "start"], environment)
@@ -41,12 +44,20 @@ def record(stigmer: str, mirror: str) -> str:
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if status != 0 or not asked:
             sys.exit(f"picture: stigmer exited {status}:\n{output.decode(errors='replace')}")
-        return output.decode()
+        return output.decode().replace(f":{ui_port}", ":8233")
+
+
+def free_ports() -> list[str]:
+    with socket.socket() as first, socket.socket() as second:
+        sockets = [first, second]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [str(each.getsockname()[1]) for each in sockets]
 
 
 def screen(output: str) -> list[str]:
-    """The lines that stay: what was redrawn in place is gone. One PID for all
-    runs, so that the picture changes only when the words do."""
+    """The lines that stay: what was redrawn in place is gone. One PID, and the
+    default port, for all runs: the picture changes only when the words do."""
     lines = [re.split(r"\r\x1b\[K|\r", line.rstrip("\r"))[-1] for line in output.split("\n")]
     return [re.sub(r"PID: \d+", "PID: 19918", line) for line in lines if line]
 

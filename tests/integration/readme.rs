@@ -10,7 +10,7 @@ use crate::support::*;
 
 /// `make` targets, and the script of CI that runs each, by which words;
 /// `make ci` is CI itself.
-const RUN_BY_CI: [(&str, &str, &str); 8] = [
+const RUN_BY_CI: [(&str, &str, &str); 9] = [
     ("run", ".ci/first-run", "make run"),
     ("install", ".ci/first-run", "make -s install"),
     ("help", ".ci/first-run", "make -s help"),
@@ -18,6 +18,7 @@ const RUN_BY_CI: [(&str, &str, &str); 8] = [
     ("static", ".ci/reproducible", "make -s dist"),
     ("dist", ".ci/reproducible", "make -s dist"),
     ("bench", ".ci/run", "tests/bench/bench.py"),
+    ("pin", ".ci/pin", "make -s pin"),
     ("ci", "Makefile", ".ci/run"),
 ];
 
@@ -226,6 +227,19 @@ fn every_path_of_the_table_of_files_exists(home: &Home) {
     for path in paths {
         assert!(home.path().join(path).exists(), "{path} of the README's table does not exist\n{}", home.describe());
     }
+}
+
+#[test]
+fn readme_and_picture_name_the_pinned_release() {
+    let version = pinned::VERSION;
+    for words in [
+        format!("key: stigmer-temporal-{version} }}"),
+        format!("holds v{version}/temporal_cli_{version}_linux_amd64.tar.gz"),
+    ] {
+        assert!(readme().contains(&words), "README.md lacks '{words}': make pin TEMPORAL={version}");
+    }
+    let picture = fs::read_to_string(root().join(".assets/first-run.svg")).unwrap();
+    assert!(picture.contains(&format!("Downloading Temporal CLI v{version} (")), "make picture");
 }
 
 #[test]
