@@ -63,7 +63,7 @@ def main():
     options = parser.parse_args()
     try:
         platforms = options.platform or [this_platform()]
-        for version in options.version or [pinned()["version"]]:
+        for version in options.version or [facts(PINNED.read_text())["version"]]:
             for name in platforms:
                 mirror(options.directory, version.removeprefix("v"), name)
     except Failure as failure:
@@ -78,9 +78,9 @@ def this_platform():
     return f"{platform.system().lower()}/{arch}"
 
 
-def pinned():
-    """The facts about the pinned release, by their names."""
-    return dict(line.split(" ", 1) for line in PINNED.read_text().splitlines())
+def facts(text):
+    """The facts about a release, by their names."""
+    return dict(line.split(" ", 1) for line in text.splitlines())
 
 
 def archive_path(directory, version, name):

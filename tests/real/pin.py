@@ -8,14 +8,16 @@ mirror, and are kept in DIR. Where upstream cannot be reached, the executables
 come from the Python package (see mirror.py); the digests of the archives are
 then not known, and stigmer recognises the release by its executables alone.
 
-A release never changes: what is pinned for VERSION already must be found
-again, or nothing is written. So a digest that cannot be had now is kept.
+A release never changes: what is pinned for VERSION already, here or in the
+last commit, must be found again, or nothing is written. So a digest that
+cannot be had now is kept.
 """
 
 import argparse
 import hashlib
 import re
 import shutil
+import subprocess
 import sys
 import tarfile
 import urllib.error
@@ -54,14 +56,13 @@ def pin(version, directory, base):
     found = {"version": version}
     for platform in mirror.WHEEL_TAGS:
         found |= facts_of(mirror.archive_path(directory, version, platform), platform)
-    known = mirror.pinned()
-    if known["version"] != version:
-        known = {}
+    known = known_facts(version)
     for name, value in found.items():
         if known.get(name, value) != value:
             raise Failure(f"{name} of {version} is {value}, but it was pinned as {known[name]}")
     facts = known | found
-    names = ["version", *(f"{platform}/{fact}" for platform in mirror.WHEEL_TAGS for fact in ["archive", "executable", "size"])]
+    kinds = ["archive", "executable", "size"]
+    names = ["version", *(f"{platform}/{kind}" for platform in mirror.WHEEL_TAGS for kind in kinds)]
     in_order = {name: facts[name] for name in [*names, *facts] if name in facts}
     readme = with_version(README.read_text(), version)
     mirror.PINNED.write_text("".join(f"{name} {value}\n" for name, value in in_order.items()))
@@ -69,6 +70,16 @@ def pin(version, directory, base):
     say(f"pinned Temporal CLI {version} in {mirror.PINNED.relative_to(mirror.ROOT)}")
     if missing := [name for name in names if name not in facts]:
         say(f"still missing, to be had where github.com can be reached: {', '.join(missing)}")
+
+
+def known_facts(version):
+    """What is pinned for the version, here or in the last commit."""
+    path = mirror.PINNED.relative_to(mirror.ROOT)
+    committed = subprocess.run(["git", "-C", mirror.ROOT, "show", f"HEAD:{path}"], capture_output=True, text=True)
+    for text in [mirror.PINNED.read_text(), committed.stdout]:
+        if (facts := mirror.facts(text)).get("version") == version:
+            return facts
+    return {}
 
 
 def fetch_archives(version, directory, base):
