@@ -16,10 +16,8 @@ use crate::error::{Error, Result};
 use crate::pinned;
 use crate::release::{Mirror, Version, without_credentials};
 
-pub const DEFAULT_PORT: u16 = 7233;
-/// The Web UI's port lies this far above the frontend's, as in Temporal itself.
-const UI_PORT_OFFSET: u16 = 1000;
-const DEFAULT_READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// For an address without a port.
+const DEFAULT_PORT: &str = cli::PORT.default.unwrap();
 const MAX_READY_TIMEOUT: u64 = 86_400;
 /// Bytes of a name (RFC 1035, 2.3.4).
 const MAX_HOST: usize = 253;
@@ -34,9 +32,11 @@ pub enum Config {
 /// A Temporal that we install, start and supervise.
 #[derive(Debug)]
 pub struct Managed {
-    pub port: Setting<u16>,
-    pub ui_port: Setting<u16>,
     pub ip: Setting<IpAddr>,
+    pub port: Setting<u16>,
+    /// None: `--temporal-arg --headless` turned it off.
+    pub ui: Option<Ui>,
+    pub database: DatabaseChoice,
     pub version: Setting<Version>,
     /// None: the one that we install.
     pub executable: Setting<Option<PathBuf>>,
@@ -44,6 +44,24 @@ pub struct Managed {
     pub offline: Setting<bool>,
     pub temporal_args: Vec<OsString>,
     pub ready_timeout: Setting<Duration>,
+}
+
+/// Where the Web UI listens.
+#[derive(Debug)]
+pub struct Ui {
+    pub ip: IpAddr,
+    pub port: Setting<u16>,
+}
+
+/// Where Temporal keeps its workflows.
+#[derive(Debug, PartialEq, Eq)]
+pub enum DatabaseChoice {
+    /// In the home.
+    Home,
+    /// In a file that `--temporal-arg --db-filename` names.
+    At(PathBuf),
+    /// Nowhere: they are gone with the server.
+    InMemory,
 }
 
 /// A Temporal that somebody else runs.
@@ -93,57 +111,29 @@ impl Managed {
 
     /// Where clients on this machine reach the frontend.
     pub fn local_address(&self) -> SocketAddr {
-        let ip = match self.ip.value {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        SocketAddr::new(ip, self.port.value)
+        local(self.ip.value, self.port.value)
     }
 
-    /// Where a browser finds the Web UI; None when `--headless` turned it off.
+    /// Where a browser finds the Web UI.
     pub fn ui_url(&self) -> Option<String> {
-        if self.is_headless() {
-            return None;
-        }
-        let local = self.local_address().ip();
-        let port = self.ui_port.value;
+        let ui = self.ui.as_ref()?;
         // The UI of a server on IPv6 loopback is not on the IPv4 one that
         // `localhost` may mean.
-        Some(match local {
-            IpAddr::V4(ip) if ip == Ipv4Addr::LOCALHOST => format!("http://localhost:{port}"),
-            ip => format!("http://{}", SocketAddr::new(ip, port)),
+        Some(match local(ui.ip, ui.port.value) {
+            address if address.ip() == Ipv4Addr::LOCALHOST => format!("http://localhost:{}", address.port()),
+            address => format!("http://{address}"),
         })
     }
+}
 
-    /// Whether `--temporal-arg --headless` turns the Web UI off, in the words
-    /// that Temporal's flag parser takes (Go's strconv.ParseBool).
-    pub fn is_headless(&self) -> bool {
-        let of_argument = |argument: &OsString| match argument.to_str()?.strip_prefix("--headless")? {
-            "" | "=1" | "=t" | "=T" | "=true" | "=TRUE" | "=True" => Some(true),
-            "=0" | "=f" | "=F" | "=false" | "=FALSE" | "=False" => Some(false),
-            _ => None,
-        };
-        self.temporal_args.iter().filter_map(of_argument).next_back().unwrap_or(false)
-    }
-
-    /// The database that Temporal is told to use behind our back, by
-    /// `--temporal-arg --db-filename=...` or its short form `-f`.
-    pub fn database_argument(&self) -> Option<PathBuf> {
-        let mut arguments = self.temporal_args.iter();
-        let mut found = None;
-        while let Some(argument) = arguments.next() {
-            let bytes = argument.as_bytes();
-            if bytes == b"--db-filename" || bytes == b"-f" {
-                found = arguments.next().map(OsString::as_os_str);
-            } else if let Some(path) = bytes.strip_prefix(b"--db-filename=").or(bytes.strip_prefix(b"-f=")) {
-                found = Some(OsStr::from_bytes(path));
-            } else if let Some(path) = bytes.strip_prefix(b"-f") {
-                found = Some(OsStr::from_bytes(path));
-            }
-        }
-        found.map(PathBuf::from)
-    }
+/// Where programs on this machine reach what binds to `ip`.
+pub fn local(ip: IpAddr, port: u16) -> SocketAddr {
+    let ip = match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, port)
 }
 
 /// host:port as people and SDKs write it.
@@ -183,6 +173,16 @@ struct Typed {
     source: Source,
 }
 
+impl Typed {
+    fn parse<T>(self, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<Setting<T>> {
+        let parsed = self.value.to_str().ok_or_else(|| "valid UTF-8".into()).and_then(parse);
+        match parsed {
+            Ok(value) => Ok(Setting { value, source: self.source }),
+            Err(wanted) => Err(Error::usage(format!("{} takes {wanted}, not '{}'", self.source, self.value.display()))),
+        }
+    }
+}
+
 struct Resolver<'a> {
     options: &'a ServerOptions,
     variable: &'a dyn Fn(&str) -> Option<OsString>,
@@ -191,30 +191,47 @@ struct Resolver<'a> {
 
 impl Resolver<'_> {
     fn managed(&self) -> Result<Managed> {
-        let port = self.setting(&cli::PORT, || Ok(DEFAULT_PORT), port_number)?;
-        let above = || {
-            port.value.checked_add(UI_PORT_OFFSET).ok_or_else(|| {
-                let text = format!("no port is left for the Web UI: {} + {UI_PORT_OFFSET} is above 65535", port.value);
-                Error::usage(text).hint("choose one with --ui-port, for example --ui-port 8233")
-            })
-        };
-        let ui_port = self.setting(&cli::UI_PORT, above, port_number)?;
-        if port.value == ui_port.value {
-            return Err(Error::usage(format!("port {} cannot serve both gRPC and the Web UI", port.value))
-                .hint("choose two with --port and --ui-port"));
-        }
         let version = |text: &str| Version::parse(text).ok_or_else(|| format!("a version such as {}", pinned::VERSION));
+        let ip = self.setting(&cli::IP, ip_address)?;
+        let port = self.setting(&cli::PORT, port_number)?;
+        let temporal_args = self.temporal_args()?;
         Ok(Managed {
-            ip: self.setting(&cli::IP, || Ok(Ipv4Addr::LOCALHOST.into()), ip_address)?,
-            version: self.setting(&cli::TEMPORAL_VERSION, || Ok(Version::parse(pinned::VERSION).unwrap()), version)?,
+            ui: self.ui(ip.value, port.value, &temporal_args)?,
+            database: self.database(&temporal_args),
+            version: self.setting(&cli::TEMPORAL_VERSION, version)?,
             executable: self.executable()?,
             mirror: self.mirror()?,
-            offline: self.setting(&cli::OFFLINE, || Ok(false), yes_or_no)?,
-            temporal_args: self.temporal_args()?,
-            ready_timeout: self.setting(&cli::READY_TIMEOUT, || Ok(DEFAULT_READY_TIMEOUT), seconds)?,
+            offline: self.setting(&cli::OFFLINE, yes_or_no)?,
+            ready_timeout: self.setting(&cli::READY_TIMEOUT, seconds)?,
+            ip,
             port,
-            ui_port,
+            temporal_args,
         })
+    }
+
+    fn ui(&self, ip: IpAddr, port: u16, temporal_args: &[OsString]) -> Result<Option<Ui>> {
+        let chosen = self.typed(&cli::UI_PORT).map(|typed| typed.parse(port_number)).transpose()?;
+        if is_headless(temporal_args) {
+            return Ok(None);
+        }
+        let ui_port = match chosen {
+            Some(chosen) => chosen,
+            None => Setting { value: port_above(port)?, source: Source::Default },
+        };
+        if ui_port.value == port {
+            return Err(Error::usage(format!("port {port} cannot serve both gRPC and the Web UI"))
+                .hint("choose two with --port and --ui-port"));
+        }
+        let ip = argument(temporal_args, &["--ui-ip"]).and_then(|ip| ip.to_str()?.parse().ok()).unwrap_or(ip);
+        Ok(Some(Ui { ip, port: ui_port }))
+    }
+
+    fn database(&self, temporal_args: &[OsString]) -> DatabaseChoice {
+        match argument(temporal_args, &["--db-filename", "-f"]) {
+            None => DatabaseChoice::Home,
+            Some(path) if path.is_empty() || path == ":memory:" => DatabaseChoice::InMemory,
+            Some(path) => DatabaseChoice::At(self.directory.join(path)),
+        }
     }
 
     fn external(&self, typed: &Typed) -> Result<External> {
@@ -242,25 +259,10 @@ impl Resolver<'_> {
         Some(Typed { value, source: Source::Variable(name) })
     }
 
-    fn setting<T>(
-        &self,
-        option: &OptionSpec,
-        default: impl FnOnce() -> Result<T>,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Result<Setting<T>> {
-        let Some(typed) = self.typed(option) else {
-            return Ok(Setting { value: default()?, source: Source::Default });
-        };
-        let parsed = match typed.value.to_str() {
-            Some(text) => parse(text),
-            None => Err("valid UTF-8".into()),
-        };
-        match parsed {
-            Ok(value) => Ok(Setting { value, source: typed.source }),
-            Err(wanted) => {
-                Err(Error::usage(format!("{} takes {wanted}, not '{}'", typed.source, typed.value.display())))
-            }
-        }
+    /// The option's value, or its default, which is parsed just the same.
+    fn setting<T>(&self, option: &OptionSpec, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<Setting<T>> {
+        let default = || Typed { value: option.default.unwrap_or_default().into(), source: Source::Default };
+        self.typed(option).unwrap_or_else(default).parse(parse)
     }
 
     fn executable(&self) -> Result<Setting<Option<PathBuf>>> {
@@ -309,10 +311,48 @@ impl Resolver<'_> {
     }
 }
 
+/// The last value of a flag, as Temporal's parser (pflag) reads it: behind the
+/// flag, after a `=`, or, for a short one, attached.
+fn argument<'a>(arguments: &'a [OsString], names: &[&str]) -> Option<&'a OsStr> {
+    let mut arguments = arguments.iter().map(|argument| argument.as_bytes());
+    let mut found = None;
+    while let Some(argument) = arguments.next() {
+        for name in names {
+            match argument.strip_prefix(name.as_bytes()) {
+                Some([]) => found = arguments.next(),
+                Some([b'=', value @ ..]) => found = Some(value),
+                Some(value) if name.len() == 2 => found = Some(value),
+                _ => continue,
+            }
+        }
+    }
+    found.map(OsStr::from_bytes)
+}
+
+/// In the words that Temporal takes (Go's strconv.ParseBool).
+fn is_headless(arguments: &[OsString]) -> bool {
+    let of_argument = |argument: &OsString| match argument.to_str()?.strip_prefix("--headless")? {
+        "" | "=1" | "=t" | "=T" | "=true" | "=TRUE" | "=True" => Some(true),
+        "=0" | "=f" | "=F" | "=false" | "=FALSE" | "=False" => Some(false),
+        _ => None,
+    };
+    arguments.iter().filter_map(of_argument).next_back().unwrap_or(false)
+}
+
+/// The Web UI's port where nobody chose one, by the rule in the table.
+fn port_above(port: u16) -> Result<u16> {
+    let offset = cli::UI_PORT.default.and_then(|rule| rule.strip_prefix("port + ")).unwrap_or_default();
+    offset.parse().ok().and_then(|offset| port.checked_add(offset)).ok_or_else(|| {
+        Error::usage(format!("no port is left for the Web UI: {port} + {offset} is above 65535"))
+            .hint("choose one with --ui-port, for example --ui-port 8233")
+    })
+}
+
+/// Empty, as the default of a switch, is no.
 fn yes_or_no(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Ok(true),
-        "0" | "false" | "no" | "off" => Ok(false),
+        "" | "0" | "false" | "no" | "off" => Ok(false),
         _ => Err("1 or 0".into()),
     }
 }
@@ -331,12 +371,11 @@ fn ip_address(text: &str) -> Result<IpAddr, String> {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let wanted = || "a number of seconds from 1 to 86400, such as 60".to_owned();
     match text.parse() {
         Ok(count) if (1..=MAX_READY_TIMEOUT).contains(&count) && !text.starts_with('+') => {
             Ok(Duration::from_secs(count))
         }
-        _ => Err(wanted()),
+        _ => Err(format!("a number of seconds from 1 to {MAX_READY_TIMEOUT}, such as 60")),
     }
 }
 
@@ -371,14 +410,10 @@ pub fn parse_address(text: &str) -> Result<Address, BadAddress> {
     if host.len() > MAX_HOST {
         return Err(BadAddress::new(format!("the host is longer than {MAX_HOST} bytes"), example()));
     }
-    let port = match port.map(port_number) {
-        None => DEFAULT_PORT,
-        Some(Ok(port)) => port,
-        Some(Err(_)) => {
-            let hint = format!("write {host}:{DEFAULT_PORT}");
-            return Err(BadAddress::new("the port must be a number from 1 to 65535", hint));
-        }
-    };
+    let port = port_number(port.unwrap_or(DEFAULT_PORT)).map_err(|_| {
+        let hint = format!("write {host}:{DEFAULT_PORT}");
+        BadAddress::new("the port must be a number from 1 to 65535", hint)
+    })?;
     Ok(Address { host: host.into(), port })
 }
 
@@ -446,10 +481,10 @@ mod tests {
     fn nothing_given_means_the_defaults() {
         let config = managed(ServerOptions::default(), &[]);
         assert_eq!(config.port, Setting { value: 7233, source: Source::Default });
-        assert_eq!(config.ui_port.value, 8233);
-        assert_eq!(config.bind_address().to_string(), "127.0.0.1:7233");
+        assert_eq!(config.local_address().to_string(), "127.0.0.1:7233");
+        assert_eq!(config.database, DatabaseChoice::Home);
         assert_eq!(config.ui_url().unwrap(), "http://localhost:8233");
-        assert_eq!(config.version.value, Version::parse(pinned::VERSION).unwrap());
+        assert_eq!(config.version.value.to_string(), pinned::VERSION);
         assert_eq!(config.mirror.value, Mirror::github());
         assert!(!config.offline.value && config.executable.value.is_none());
         assert_eq!(config.ready_timeout.value, Duration::from_secs(30));
@@ -465,7 +500,7 @@ mod tests {
         let from_variable = Setting { value: 7400, source: Source::Variable("STIGMER_TEMPORAL_PORT") };
         assert_eq!(port(ServerOptions::default(), &variable), from_variable);
         assert_eq!(port(ServerOptions::default(), &empty).source, Source::Default);
-        assert_eq!(managed(ServerOptions::default(), &variable).ui_port.value, 8400);
+        assert_eq!(managed(ServerOptions::default(), &variable).ui.unwrap().port.value, 8400);
     }
 
     #[test]
@@ -483,9 +518,9 @@ mod tests {
                 ("STIGMER_READY_TIMEOUT", "7"),
             ],
         );
-        assert_eq!((config.port.value, config.ui_port.value), (1, 2));
+        assert_eq!((config.port.value, config.ui_url().unwrap()), (1, "http://localhost:2".into()));
         assert_eq!(config.local_address().to_string(), "127.0.0.1:1");
-        assert_eq!(config.version.value, Version::parse("1.8.3").unwrap());
+        assert_eq!(config.version.value.to_string(), "1.8.3");
         assert_eq!(config.executable.value.unwrap(), PathBuf::from("/opt/temporal"));
         assert!(config.offline.value);
         assert_eq!(config.ready_timeout.value, Duration::from_secs(7));
@@ -522,24 +557,8 @@ mod tests {
             let error = resolve_with(ServerOptions::default(), &[(variable, value)]).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{variable}={value}");
             assert!(error.message().contains(words) && error.to_string().contains("--ui-port"), "{error}");
+            assert!(managed(typed(&[(&cli::TEMPORAL_ARG, "--headless")]), &[(variable, value)]).ui.is_none());
         }
-    }
-
-    #[test]
-    fn the_defaults_of_the_table_are_those_that_are_in_force() {
-        let values = |options| {
-            let Managed { port, ui_port, ip, version, ready_timeout, .. } = managed(options, &[]);
-            (port.value, ui_port.value, ip.value, version.value, ready_timeout.value)
-        };
-        let literal = |option: &&&'static OptionSpec| !["ui-port", "mirror"].contains(&option.long);
-        let mut count = 0;
-        for option in cli::SERVER_OPTIONS.iter().filter(literal) {
-            let Some(default) = option.default else { continue };
-            assert_eq!(values(typed(&[(*option, default)])), values(ServerOptions::default()), "--{}", option.long);
-            count += 1;
-        }
-        assert_eq!(count, 4);
-        assert_eq!(cli::UI_PORT.default, Some(format!("port + {UI_PORT_OFFSET}").as_str()));
     }
 
     #[test]
@@ -607,11 +626,20 @@ mod tests {
         assert_eq!(with(&["--headless"]).ui_url(), None);
         assert_eq!(with(&["--headless=1"]).ui_url(), None);
         assert!(with(&["--headless", "--headless=false"]).ui_url().is_some());
-        assert_eq!(with(&["--db-filename", "/x"]).database_argument(), Some("/x".into()));
-        assert_eq!(with(&["--db-filename=/y", "-f", "/z"]).database_argument(), Some("/z".into()));
-        assert_eq!(with(&["-f/a"]).database_argument(), Some("/a".into()));
-        assert_eq!(with(&["-f=/b"]).database_argument(), Some("/b".into()));
-        assert_eq!(with(&["--log-level", "--pprof", "--ports"]).database_argument(), None);
+        assert_eq!(with(&["--ui-ip", "192.0.2.1"]).ui_url().unwrap(), "http://192.0.2.1:8233");
+        assert_eq!(with(&["--ui-ip=::"]).ui_url().unwrap(), "http://[::1]:8233");
+        let at = |path: &str| DatabaseChoice::At(path.into());
+        for (arguments, database) in [
+            (&["--db-filename", "/x"][..], at("/x")),
+            (&["--db-filename=/y", "-f", "/z"], at("/z")),
+            (&["-f/a"], at("/a")),
+            (&["-f=b"], at("/where/typed/b")),
+            (&["-f", "/x", "--db-filename="], DatabaseChoice::InMemory),
+            (&["--db-filename", ":memory:"], DatabaseChoice::InMemory),
+            (&["--log-level", "--pprof", "--ports", "--db-filenames=/x"], DatabaseChoice::Home),
+        ] {
+            assert_eq!(with(arguments).database, database, "{arguments:?}");
+        }
         for argument in ["--port", "--port=1", "--ip", "--ui-port=2", "-p", "-p7300"] {
             let error = resolve_with(options(&["--log-level", argument]), &[]).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{argument}");

@@ -41,7 +41,7 @@ pub fn warn_of_differences(config: &Config, state: &State, terminal: &mut Termin
         warn(&format!("at {}", state.address), &format!("at {address}"));
     }
     let Config::Managed(managed) = config else { return };
-    let ui_url = managed.ui_url().filter(|_| managed.ui_port.source.is_explicit());
+    let ui_url = managed.ui_url().filter(|_| managed.ui.as_ref().is_some_and(|ui| ui.port.source.is_explicit()));
     if let (Some(wanted), Some(is)) = (ui_url, &state.ui_url)
         && wanted != *is
     {

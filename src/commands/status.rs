@@ -110,7 +110,10 @@ fn as_json(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
     let text = |value: Option<String>| value.map_or("null".into(), |value| quote(&value));
     let number = |value: Option<u64>| value.map_or("null".into(), |value| value.to_string());
     let pid = |pid: Option<u32>| number(pid.map(u64::from));
-    let database = state.and_then(|state| state.database.clone());
+    let database = match state {
+        Some(state) => state.database.clone(),
+        None => Some(home.instance.database()),
+    };
     let is_managed = state.is_none_or(|state| state.mode == Mode::Managed);
     let fields = [
         ("running", running.to_string()),
@@ -124,10 +127,7 @@ fn as_json(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
         ("restarts", number(state.map(|state| state.restarts))),
         ("uptime_seconds", number(state.map(uptime))),
         ("home", text(Some(home.root().display().to_string()))),
-        (
-            "database",
-            text(is_managed.then(|| database.unwrap_or_else(|| home.instance.database()).display().to_string())),
-        ),
+        ("database", text(database.map(|path| path.display().to_string()))),
         ("log", text(is_managed.then(|| home.instance.log().display().to_string()))),
     ];
     let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();

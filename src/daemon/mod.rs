@@ -15,7 +15,7 @@ pub use self::detach::{FORWARDED, detach};
 use self::occupancy::{Occupancy, lock_or_find};
 use crate::cli::ServerOptions;
 use crate::clock::{after, unix_time};
-use crate::config::{self, Config, External, Managed};
+use crate::config::{self, Config, DatabaseChoice, External, Managed};
 use crate::database::Database;
 use crate::error::Result;
 use crate::events::{Event, Events, Halt};
@@ -145,9 +145,13 @@ fn serve_managed(
         }
     };
     state.temporal_version = installed.version.as_ref().map(ToString::to_string);
+    let path = match &config.database {
+        DatabaseChoice::Home => Some(home.instance.database()),
+        DatabaseChoice::At(path) => Some(path.clone()),
+        DatabaseChoice::InMemory => None,
+    };
+    let database = path.map(|path| Database::open(path, &mut events, terminal)).transpose()?;
     let directory = context.directory.clone();
-    let path = config.database_argument().map_or(home.instance.database(), |path| directory.join(path));
-    let database = Some(Database::open(path, &mut events, terminal)?);
     let plan = Plan { config, home, installed, database, directory };
     Ok(Supervisor::new(plan, events, terminal, state)?.run(on_ready)?)
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use super::Plan;
+use crate::config::DatabaseChoice;
 use crate::error::{Error, Result, reason};
 use crate::sys::{self, SIGKILL, SIGTERM};
 
@@ -70,10 +71,10 @@ fn command(plan: &Plan<'_>) -> Command {
     command.args(["server", "start-dev"]);
     command.arg("--ip").arg(config.ip.value.to_string());
     command.arg("--port").arg(config.port.value.to_string());
-    if !config.is_headless() {
-        command.arg("--ui-port").arg(config.ui_port.value.to_string());
+    if let Some(ui) = &config.ui {
+        command.arg("--ui-port").arg(ui.port.value.to_string());
     }
-    if let (Some(database), None) = (&plan.database, config.database_argument()) {
+    if let (Some(database), DatabaseChoice::Home) = (&plan.database, &config.database) {
         command.arg("--db-filename").arg(database.path());
     }
     command.args(&config.temporal_args);
