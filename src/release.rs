@@ -3,7 +3,6 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use crate::digest::Digest;
@@ -19,20 +18,12 @@ impl Version {
     /// becomes part of URLs and paths.
     pub fn parse(text: &str) -> Option<Version> {
         let text = text.strip_prefix('v').unwrap_or(text);
-        let (core, suffix) = match text.split_once('-') {
-            Some((core, suffix)) => (core, Some(suffix)),
-            None => (text, None),
-        };
-        let numbers: Vec<_> = core.split('.').collect();
-        let is_number = |part: &&str| (1..=9).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
-        let is_suffix = |suffix: &str| {
-            (1..=64).contains(&suffix.len())
-                && suffix
-                    .split('.')
-                    .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
-        };
-        (numbers.len() == 3 && numbers.iter().all(is_number) && suffix.is_none_or(is_suffix))
-            .then(|| Version(text.into()))
+        let (core, suffix) = text.split_once('-').map_or((text, None), |(core, suffix)| (core, Some(suffix)));
+        let is_number = |part: &str| (1..=9).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+        let is_word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        let is_core = core.split('.').count() == 3 && core.split('.').all(is_number);
+        let is_suffix = |suffix: &str| suffix.len() <= 64 && suffix.split('.').all(is_word);
+        (is_core && suffix.is_none_or(is_suffix)).then(|| Version(text.into()))
     }
 }
 
@@ -41,6 +32,9 @@ impl fmt::Display for Version {
         f.write_str(&self.0)
     }
 }
+
+/// Rust's names, and those of the releases.
+const NAMES: [(&str, &str); 4] = [("linux", "linux"), ("macos", "darwin"), ("x86_64", "amd64"), ("aarch64", "arm64")];
 
 /// A platform as Temporal's releases name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,17 +51,8 @@ impl Platform {
 
     /// From Rust's names for operating system and architecture.
     fn from_rust(os: &str, arch: &str) -> Result<Platform> {
-        let known_os = match os {
-            "linux" => Some("linux"),
-            "macos" => Some("darwin"),
-            _ => None,
-        };
-        let known_arch = match arch {
-            "x86_64" => Some("amd64"),
-            "aarch64" => Some("arm64"),
-            _ => None,
-        };
-        match (known_os, known_arch) {
+        let name = |rust: &str| NAMES.iter().find(|(theirs, _)| *theirs == rust).map(|(_, name)| *name);
+        match (name(os), name(arch)) {
             (Some(os), Some(arch)) => Ok(Platform { os, arch }),
             _ => Err(Error::new(format!("cannot install Temporal on {os}/{arch}: there is no release for it")).hint(
                 "supported are linux/amd64, linux/arm64, darwin/amd64 and darwin/arm64; \
@@ -178,26 +163,17 @@ impl Mirror {
 
     /// A URL when it has a scheme, else a directory.
     pub fn parse(text: &OsStr) -> Result<Mirror, &'static str> {
-        let Some(text_utf8) = text.to_str() else {
-            return Ok(Mirror::Directory(text.into()));
-        };
-        let Some((scheme, rest)) = text_utf8.split_once("://") else {
-            return match text.as_bytes() {
-                [] => Err("it is empty"),
-                _ => Ok(Mirror::Directory(text.into())),
-            };
+        let url = text.to_str().unwrap_or_default();
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return if text.is_empty() { Err("it is empty") } else { Ok(Mirror::Directory(text.into())) };
         };
         match scheme.to_ascii_lowercase().as_str() {
             "file" if rest.starts_with('/') => Ok(Mirror::Directory(rest.into())),
-            "http" | "https" => {
-                let host = rest.split(['/', '?', '#']).next().unwrap_or("");
-                let is_plain = !text_utf8.contains(['?', '#']) && text_utf8.bytes().all(|b| b.is_ascii_graphic());
-                match (host.is_empty(), is_plain) {
-                    (true, _) => Err("the host is missing"),
-                    (_, false) => Err("a base URL has no query, fragment or white space"),
-                    _ => Ok(Mirror::Url(text_utf8.trim_end_matches('/').into())),
-                }
+            "http" | "https" if rest.is_empty() || rest.starts_with(['/', '?', '#']) => Err("the host is missing"),
+            "http" | "https" if url.contains(['?', '#']) || !url.bytes().all(|b| b.is_ascii_graphic()) => {
+                Err("a base URL cannot contain a query, a fragment or white space")
             }
+            "http" | "https" => Ok(Mirror::Url(url.trim_end_matches('/').into())),
             _ => Err("only http, https and directories are supported"),
         }
     }
@@ -211,7 +187,7 @@ impl Mirror {
     }
 }
 
-/// One file of a mirror.
+/// One file on a mirror.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Location {
     Url(String),
