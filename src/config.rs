@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cli::{self, OptionSpec, ServerOptions};
+use crate::cli::{self, OptionSpec, Options};
 use crate::error::{Error, Result};
 use crate::pinned;
 use crate::release::{Mirror, Version, without_credentials};
@@ -154,12 +154,8 @@ impl fmt::Display for Address {
 }
 
 /// Decides every setting of `start` and `run`. `directory` is where they were
-/// typed: the daemon leaves it, so no path may depend on it.
-pub fn resolve(
-    options: &ServerOptions,
-    variable: &dyn Fn(&str) -> Option<OsString>,
-    directory: &Path,
-) -> Result<Config> {
+/// typed; the daemon leaves it, so every path is made absolute.
+pub fn resolve(options: &Options, variable: &dyn Fn(&str) -> Option<OsString>, directory: &Path) -> Result<Config> {
     let resolver = Resolver { options, variable, directory };
     match resolver.typed(&cli::TEMPORAL_HOST) {
         Some(typed) => resolver.external(&typed).map(Config::External),
@@ -167,13 +163,7 @@ pub fn resolve(
     }
 }
 
-/// A word and where it was typed.
-struct Typed {
-    value: OsString,
-    source: Source,
-}
-
-impl Typed {
+impl Setting<OsString> {
     fn parse<T>(self, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<Setting<T>> {
         let parsed = self.value.to_str().ok_or_else(|| "valid UTF-8".into()).and_then(parse);
         match parsed {
@@ -184,7 +174,7 @@ impl Typed {
 }
 
 struct Resolver<'a> {
-    options: &'a ServerOptions,
+    options: &'a Options,
     variable: &'a dyn Fn(&str) -> Option<OsString>,
     directory: &'a Path,
 }
@@ -234,64 +224,66 @@ impl Resolver<'_> {
         }
     }
 
-    fn external(&self, typed: &Typed) -> Result<External> {
+    fn external(&self, typed: &Setting<OsString>) -> Result<External> {
         let managed_only = cli::SERVER_OPTIONS.iter().filter(|option| option.long != cli::TEMPORAL_HOST.long);
         let given = managed_only.filter(|option| self.options.value(option).is_some());
         let ignored: Vec<_> = given.map(|option| option.long).collect();
         if let (Source::Flag(host), [first, ..]) = (typed.source, ignored.as_slice()) {
-            return Err(Error::usage(format!("--{first} cannot go with --{host}: no Temporal is started there"))
-                .hint(format!("leave out one of them; --{first} is for the managed local Temporal")));
+            return Err(Error::usage(format!("--{first} cannot be used with --{host}, which starts no Temporal"))
+                .hint(format!("leave one of them out; --{first} is for a Temporal that stigmer starts")));
         }
         let address = parse_address(typed.value.to_str().unwrap_or("\u{fffd}")).map_err(|why| {
             let shown = without_credentials(&typed.value.to_string_lossy());
-            Error::usage(format!("{} is no address: '{shown}': {}", typed.source, why.what)).hint(why.hint)
+            Error::usage(format!("{} cannot be '{shown}': {}", typed.source, why.what)).hint(why.hint)
         })?;
         Ok(External { address: Setting { value: address, source: typed.source }, ignored })
     }
 
     /// Flag > environment variable; an empty variable counts as unset.
-    fn typed(&self, option: &OptionSpec) -> Option<Typed> {
+    fn typed(&self, option: &OptionSpec) -> Option<Setting<OsString>> {
         if let Some(value) = self.options.value(option) {
-            return Some(Typed { value: value.into(), source: Source::Flag(option.long) });
+            return Some(Setting { value: value.into(), source: Source::Flag(option.long) });
         }
         let name = option.variable?;
         let value = (self.variable)(name).filter(|value| !value.is_empty())?;
-        Some(Typed { value, source: Source::Variable(name) })
+        Some(Setting { value, source: Source::Variable(name) })
     }
 
     /// The option's value, or its default, which is parsed just the same.
     fn setting<T>(&self, option: &OptionSpec, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<Setting<T>> {
-        let default = || Typed { value: option.default.unwrap_or_default().into(), source: Source::Default };
+        let default = || Setting { value: option.default.unwrap_or_default().into(), source: Source::Default };
         self.typed(option).unwrap_or_else(default).parse(parse)
     }
 
     fn executable(&self) -> Result<Setting<Option<PathBuf>>> {
         match self.typed(&cli::TEMPORAL_BIN) {
             None => Ok(Setting { value: None, source: Source::Default }),
-            Some(typed) if typed.value.is_empty() => {
-                Err(Error::usage(format!("{} takes the path of a file, not ''", typed.source)))
+            Some(Setting { value, source }) if value.is_empty() => {
+                Err(Error::usage(format!("{source} takes the path of a file, not ''")))
             }
-            Some(typed) => Ok(Setting { value: Some(self.directory.join(typed.value)), source: typed.source }),
+            Some(Setting { value, source }) => Ok(Setting { value: Some(self.directory.join(value)), source }),
         }
     }
 
     fn mirror(&self) -> Result<Setting<Mirror>> {
-        let Some(Typed { value, source }) = self.typed(&cli::MIRROR) else {
+        let Some(Setting { value, source }) = self.typed(&cli::MIRROR) else {
             return Ok(Setting { value: Mirror::github(), source: Source::Default });
         };
-        match Mirror::parse(&value) {
-            Ok(Mirror::Directory(path)) => Ok(Setting { value: Mirror::Directory(self.directory.join(path)), source }),
-            Ok(value) => Ok(Setting { value, source }),
-            Err(why) => {
-                let shown = without_credentials(&value.to_string_lossy());
-                Err(Error::usage(format!("{source} is no mirror: '{shown}': {why}")).hint(
-                    "give the URL (http or https) or the directory that holds vX.Y.Z/temporal_cli_X.Y.Z_...tar.gz",
-                ))
-            }
-        }
+        let mirror = Mirror::parse(&value).map_err(|why| {
+            let shown = without_credentials(&value.to_string_lossy());
+            Error::usage(format!("{source} cannot be '{shown}': {why}"))
+                .hint("give the URL (http or https) or the directory that holds vX.Y.Z/temporal_cli_X.Y.Z_...tar.gz")
+        })?;
+        Ok(Setting {
+            value: match mirror {
+                Mirror::Directory(path) => Mirror::Directory(self.directory.join(path)),
+                url => url,
+            },
+            source,
+        })
     }
 
-    /// They are passed on as they are, but for those that would move Temporal
+    /// They are passed on as they are, except those that would move Temporal
     /// to where nobody looks for it.
     fn temporal_args(&self) -> Result<Vec<OsString>> {
         let arguments: Vec<OsString> = self.options.values(&cli::TEMPORAL_ARG).map(OsString::from).collect();
@@ -311,8 +303,8 @@ impl Resolver<'_> {
     }
 }
 
-/// The last value of a flag, as Temporal's parser (pflag) reads it: behind the
-/// flag, after a `=`, or, for a short one, attached.
+/// The last value of a flag, as Temporal's parser (pflag) reads it: in the next
+/// argument, after a `=`, or, for a short flag, attached.
 fn argument<'a>(arguments: &'a [OsString], names: &[&str]) -> Option<&'a OsStr> {
     let mut arguments = arguments.iter().map(|argument| argument.as_bytes());
     let mut found = None;
@@ -358,11 +350,13 @@ fn yes_or_no(text: &str) -> Result<bool, String> {
 }
 
 fn port_number(text: &str) -> Result<u16, String> {
-    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse() {
-        Ok(port) if is_number && port > 0 => Ok(port),
-        _ => Err("a port from 1 to 65535, such as 7234".into()),
-    }
+    let port = number(text).and_then(|number| u16::try_from(number).ok());
+    port.filter(|port| *port > 0).ok_or_else(|| "a port from 1 to 65535, such as 7234".into())
+}
+
+/// Of digits alone.
+fn number(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|_| !text.starts_with('+'))
 }
 
 fn ip_address(text: &str) -> Result<IpAddr, String> {
@@ -371,15 +365,12 @@ fn ip_address(text: &str) -> Result<IpAddr, String> {
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(count) if (1..=MAX_READY_TIMEOUT).contains(&count) && !text.starts_with('+') => {
-            Ok(Duration::from_secs(count))
-        }
-        _ => Err(format!("a number of seconds from 1 to {MAX_READY_TIMEOUT}, such as 60")),
-    }
+    let count = number(text).filter(|count| (1..=MAX_READY_TIMEOUT).contains(count));
+    let wanted = || format!("a number of seconds from 1 to {MAX_READY_TIMEOUT}, such as 60");
+    count.map(Duration::from_secs).ok_or_else(wanted)
 }
 
-/// Why a text is no address, and the text that was probably meant.
+/// Why a text is not an address, and the text that was probably meant.
 #[derive(Debug, PartialEq)]
 pub struct BadAddress {
     pub what: String,
@@ -394,8 +385,8 @@ pub fn parse_address(text: &str) -> Result<Address, BadAddress> {
     let is_odd = |character: char| character.is_whitespace() || character.is_control();
     if text.contains(is_odd) {
         let stripped = text.replace(is_odd, "");
-        let hint = parse_address(&stripped).map_or(example(), |_| format!("write it without: {stripped}"));
-        return Err(BadAddress::new("it holds white space", hint));
+        let hint = parse_address(&stripped).map_or(example(), |_| format!("write {stripped}"));
+        return Err(BadAddress::new("it contains white space", hint));
     }
     if text.parse::<Ipv6Addr>().is_ok() {
         return Err(BadAddress::new("an IPv6 address needs brackets", format!("write [{text}]:{DEFAULT_PORT}")));
@@ -405,7 +396,7 @@ pub fn parse_address(text: &str) -> Result<Address, BadAddress> {
         return Err(BadAddress::new("the host is missing", example()));
     }
     if let Some(wrong) = host.chars().find(|&c| "/\\?#@[]<>\"'`{}|^%,;=&$!*()\u{fffd}".contains(c)) {
-        return Err(BadAddress::new(format!("a host has no '{wrong}'"), example()));
+        return Err(BadAddress::new(format!("a host cannot contain '{wrong}'"), example()));
     }
     if host.len() > MAX_HOST {
         return Err(BadAddress::new(format!("the host is longer than {MAX_HOST} bytes"), example()));
@@ -417,7 +408,7 @@ pub fn parse_address(text: &str) -> Result<Address, BadAddress> {
     Ok(Address { host: host.into(), port })
 }
 
-/// The host, out of its brackets, and what stands behind the colon.
+/// The host without its brackets, and what follows the colon.
 fn split_port(text: &str) -> Result<(&str, Option<&str>), BadAddress> {
     let Some(rest) = text.strip_prefix('[') else {
         return Ok(text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))));
@@ -427,7 +418,7 @@ fn split_port(text: &str) -> Result<(&str, Option<&str>), BadAddress> {
         return bad("the bracket is not closed");
     };
     if host.parse::<Ipv6Addr>().is_err() {
-        return bad("there is no IPv6 address in the brackets");
+        return bad("what stands in the brackets is not an IPv6 address");
     }
     match rest.strip_prefix(':') {
         Some(port) => Ok((host, Some(port))),
@@ -445,12 +436,12 @@ impl BadAddress {
         BadAddress { what: what.into(), hint }
     }
 
-    /// `rest` is what stands behind the scheme.
+    /// `rest` is what follows the scheme.
     fn url(rest: &str) -> BadAddress {
         let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
         let bare = authority.rsplit('@').next().unwrap_or(authority);
-        let hint = parse_address(bare).map_or(example(), |address| format!("leave out all but the address: {address}"));
-        BadAddress::new("this is a URL", hint)
+        let hint = parse_address(bare).map_or(example(), |address| format!("give the address alone: {address}"));
+        BadAddress::new("it is a URL", hint)
     }
 }
 
@@ -459,18 +450,18 @@ mod tests {
     use super::*;
 
     /// What was typed.
-    fn typed(words: &[(&'static OptionSpec, &str)]) -> ServerOptions {
-        let mut options = ServerOptions::default();
+    fn typed(words: &[(&'static OptionSpec, &str)]) -> Options {
+        let mut options = Options::default();
         words.iter().for_each(|(option, value)| options.push(option, *value));
         options
     }
 
-    fn resolve_with(options: ServerOptions, environment: &[(&str, &str)]) -> Result<Config> {
+    fn resolve_with(options: Options, environment: &[(&str, &str)]) -> Result<Config> {
         let variable = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
         resolve(&options, &variable, Path::new("/where/typed"))
     }
 
-    fn managed(options: ServerOptions, environment: &[(&str, &str)]) -> Managed {
+    fn managed(options: Options, environment: &[(&str, &str)]) -> Managed {
         match resolve_with(options, environment).unwrap() {
             Config::Managed(managed) => managed,
             Config::External(external) => panic!("{external:?}"),
@@ -479,7 +470,7 @@ mod tests {
 
     #[test]
     fn nothing_given_means_the_defaults() {
-        let config = managed(ServerOptions::default(), &[]);
+        let config = managed(Options::default(), &[]);
         assert_eq!(config.port, Setting { value: 7233, source: Source::Default });
         assert_eq!(config.local_address().to_string(), "127.0.0.1:7233");
         assert_eq!(config.database, DatabaseChoice::Home);
@@ -498,15 +489,15 @@ mod tests {
         let port = |options, environment: &[(&str, &str)]| managed(options, environment).port;
         assert_eq!(port(flag(), &variable), Setting { value: 7300, source: Source::Flag("port") });
         let from_variable = Setting { value: 7400, source: Source::Variable("STIGMER_TEMPORAL_PORT") };
-        assert_eq!(port(ServerOptions::default(), &variable), from_variable);
-        assert_eq!(port(ServerOptions::default(), &empty).source, Source::Default);
-        assert_eq!(managed(ServerOptions::default(), &variable).ui.unwrap().port.value, 8400);
+        assert_eq!(port(Options::default(), &variable), from_variable);
+        assert_eq!(port(Options::default(), &empty).source, Source::Default);
+        assert_eq!(managed(Options::default(), &variable).ui.unwrap().port.value, 8400);
     }
 
     #[test]
     fn every_variable_is_read() {
         let config = managed(
-            ServerOptions::default(),
+            Options::default(),
             &[
                 ("STIGMER_TEMPORAL_PORT", "1"),
                 ("STIGMER_TEMPORAL_UI_PORT", "2"),
@@ -542,7 +533,7 @@ mod tests {
             ("STIGMER_READY_TIMEOUT", "soon"),
             ("TEMPORAL_SERVICE_ADDRESS", "http://x:1"),
         ] {
-            let error = resolve_with(ServerOptions::default(), &[(variable, value)]).unwrap_err();
+            let error = resolve_with(Options::default(), &[(variable, value)]).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{variable}={value}");
             assert!(error.message().contains(variable), "{variable}={value}: {error}");
         }
@@ -554,7 +545,7 @@ mod tests {
             ("STIGMER_TEMPORAL_PORT", "64600", "64600 + 1000"),
             ("STIGMER_TEMPORAL_UI_PORT", "7233", "7233 cannot serve both"),
         ] {
-            let error = resolve_with(ServerOptions::default(), &[(variable, value)]).unwrap_err();
+            let error = resolve_with(Options::default(), &[(variable, value)]).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{variable}={value}");
             assert!(error.message().contains(words) && error.to_string().contains("--ui-port"), "{error}");
             assert!(managed(typed(&[(&cli::TEMPORAL_ARG, "--headless")]), &[(variable, value)]).ui.is_none());

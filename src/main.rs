@@ -4,7 +4,7 @@
 //! supervised until it is stopped:
 //!
 //! ```text
-//!  argv ─────────> cli ──> Command, ServerOptions      what was typed
+//!  argv ─────────> cli ──> Command, Options            what was typed
 //!  environment ──> config ──> Managed | External       what is meant, and who said so
 //!                    │
 //!  commands/       start run stop restart status logs completions, a file each
@@ -42,9 +42,10 @@
 //!  clock  error  pinned
 //! ```
 //!
-//! A new option of `start` is a row in `cli` and a line in `config`; a new
-//! command is a spec in `cli` and a file in `commands`; a new fact about
-//! Temporal belongs to `supervisor`, about its releases to `release`.
+//! A new option of a server is a row in `cli` and a line in `config`; a new
+//! command is a file in `commands`, and its name twice in the `mod.rs` there;
+//! a new fact about Temporal belongs to `supervisor`, about its releases to
+//! `release`.
 #![deny(unsafe_code)]
 
 mod cli;
@@ -71,13 +72,10 @@ mod supervisor;
 mod sys;
 mod terminal;
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
-use crate::cli::Command;
-use crate::daemon::Context;
+use crate::cli::Request;
 use crate::error::Result;
-use crate::home::{HOME_VARIABLE, Home};
 
 fn main() -> ExitCode {
     sys::reset_inherited_signals();
@@ -85,7 +83,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(code) => code.into(),
         Err(error) => {
-            terminal::print_error(&error, &variable);
+            terminal::print_error(&error, &|name| std::env::var_os(name));
             error.exit_code().into()
         }
     }
@@ -93,36 +91,10 @@ fn main() -> ExitCode {
 
 /// Does what was typed; returns the exit code.
 fn run() -> Result<u8> {
-    let done = |()| 0;
-    match cli::parse(std::env::args_os().skip(1))? {
-        Command::Help(command) => commands::print(&cli::help(command)).map(done),
-        Command::Version => commands::print(concat!("stigmer ", env!("CARGO_PKG_VERSION"), "\n")).map(done),
-        Command::Completions(shell) => commands::print(&commands::completions::script(shell)).map(done),
-        Command::Start { detach, server } => {
-            let context = context()?;
-            commands::start::start(&context, &context.resolve(&server)?, detach).map(done)
-        }
-        Command::Run { server, program, arguments } => {
-            let context = context()?;
-            commands::run::run(&context, &context.resolve(&server)?, &program, &arguments)
-        }
-        Command::Stop { force } => commands::stop::stop(&context()?, force).map(done),
-        Command::Restart => commands::restart::restart(&context()?.home.instance).map(done),
-        Command::Status { json } => commands::status::status(&context()?.home, json),
-        Command::Logs { follow, lines } => commands::logs::logs(&context()?.home.instance, follow, lines).map(done),
+    match cli::parse(&commands::TOP, std::env::args_os().skip(1))? {
+        Request::Print(text) => commands::print(&text),
+        Request::Run(run, typed) => run(&typed),
     }
-}
-
-fn context() -> Result<Context<'static>> {
-    Ok(Context {
-        home: Home::resolve(variable(HOME_VARIABLE), home::user_home())?,
-        variable: &variable,
-        directory: std::env::current_dir().unwrap_or_else(|_| "/".into()),
-    })
-}
-
-fn variable(name: &str) -> Option<OsString> {
-    std::env::var_os(name)
 }
 
 fn report_bug(panic: &std::panic::PanicHookInfo<'_>) {

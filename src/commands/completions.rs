@@ -1,27 +1,41 @@
 //! `stigmer completions SHELL`, from the table that parses and prints help.
 
-use crate::cli::{COMPLETIONS, CommandSpec, LOCAL, Name, OptionSpec, SHELLS, Shell, TEMPORAL_ARG, TOP};
+use super::{LOCAL, TOP, leaves, print};
+use crate::cli::{Action, CommandSpec, Operands, OptionSpec, TEMPORAL_ARG, Typed};
+use crate::error::Result;
 
-/// The completion script for a shell.
-pub fn script(shell: Shell) -> String {
-    match shell {
-        Shell::Bash => bash(),
-        Shell::Zsh => zsh(),
-        Shell::Fish => fish(),
-    }
+const SHELLS: &[&str] = &["bash", "zsh", "fish"];
+
+pub static COMMAND: CommandSpec = CommandSpec {
+    path: "stigmer completions",
+    summary: "print a completion script for a shell",
+    usage: "bash|zsh|fish",
+    operands: Operands::OneOf("shell", SHELLS),
+    notes: "\
+Examples:
+  stigmer completions bash > ~/.local/share/bash-completion/completions/stigmer
+  stigmer completions zsh > \"${fpath[1]}/_stigmer\"
+  stigmer completions fish > ~/.config/fish/completions/stigmer.fish
+",
+    action: Action::Run(completions),
+    ..CommandSpec::PLAIN
+};
+
+fn completions(typed: &Typed) -> Result<u8> {
+    print(&script(&typed.operands[0].to_string_lossy()))
 }
 
-/// Every command that ends a line: those of `local`, and `completions`.
-fn commands() -> impl Iterator<Item = &'static CommandSpec> {
-    LOCAL.subcommands.iter().copied().chain([&COMPLETIONS])
+/// The completion script for a shell.
+fn script(shell: &str) -> String {
+    match shell {
+        "bash" => bash(),
+        "zsh" => zsh(),
+        _ => fish(),
+    }
 }
 
 fn words(commands: &[&CommandSpec]) -> String {
     commands.iter().map(|command| command.word()).collect::<Vec<_>>().join(" ")
-}
-
-fn shells() -> String {
-    SHELLS.map(|(name, _)| name).join(" ")
 }
 
 fn flags(option: &OptionSpec) -> Vec<String> {
@@ -30,7 +44,7 @@ fn flags(option: &OptionSpec) -> Vec<String> {
 }
 
 fn bash() -> String {
-    let cases: String = commands().map(bash_case).collect();
+    let cases: String = leaves().map(bash_case).collect();
     format!(
         r#"# bash completion for stigmer
 _stigmer() {{
@@ -59,17 +73,17 @@ complete -F _stigmer stigmer
 "#,
         paths = bash_flags(|option| option.is_path),
         values = bash_flags(|option| option.value.is_some() && !option.is_path),
-        top = words(TOP.subcommands),
-        local = words(LOCAL.subcommands),
+        top = words(TOP.subcommands()),
+        local = words(LOCAL.subcommands()),
     )
 }
 
 /// The words of one command.
 fn bash_case(command: &CommandSpec) -> String {
-    let mut words: Vec<String> = command.options.iter().flat_map(|option| flags(option)).collect();
+    let mut words: Vec<String> = command.options().flat_map(flags).collect();
     words.push("--help".into());
-    if command.name == Name::Completions {
-        words.push(shells());
+    if let Operands::OneOf(_, choices) = command.operands {
+        words.push(choices.join(" "));
     }
     let path = &command.path["stigmer ".len()..].replace(' ', "\\ ");
     format!("    {path}) words=\"{}\" ;;\n", words.join(" "))
@@ -77,13 +91,10 @@ fn bash_case(command: &CommandSpec) -> String {
 
 /// All flags of the options that `is_wanted`, each once, as a pattern.
 fn bash_flags(is_wanted: impl Fn(&OptionSpec) -> bool) -> String {
-    let mut all: Vec<String> = Vec::new();
-    for flag in commands().flat_map(|command| command.options).filter(|option| is_wanted(option)).flat_map(|o| flags(o))
-    {
-        if !all.contains(&flag) {
-            all.push(flag);
-        }
-    }
+    let options = leaves().flat_map(CommandSpec::options).filter(|option| is_wanted(option));
+    let mut all: Vec<String> = options.flat_map(flags).collect();
+    all.sort();
+    all.dedup();
     all.join("|")
 }
 
@@ -91,7 +102,7 @@ fn zsh() -> String {
     let described = |commands: &[&CommandSpec]| {
         commands.iter().map(|c| format!("'{}:{}'", c.word(), zsh_quote(c.summary))).collect::<Vec<_>>().join(" ")
     };
-    let cases: String = commands().map(zsh_case).collect();
+    let cases: String = leaves().map(zsh_case).collect();
     format!(
         r#"#compdef stigmer
 _stigmer() {{
@@ -121,15 +132,15 @@ _stigmer() {{
 }}
 if [[ $funcstack[1] == _stigmer ]]; then _stigmer "$@"; else compdef _stigmer stigmer; fi
 "#,
-        top = described(TOP.subcommands),
-        local = described(LOCAL.subcommands),
+        top = described(TOP.subcommands()),
+        local = described(LOCAL.subcommands()),
     )
 }
 
 /// The arguments of one command.
 fn zsh_case(command: &CommandSpec) -> String {
     let mut case = format!("    {})\n      _arguments -s", command.word());
-    for option in command.options {
+    for option in command.options() {
         let value = match (option.value, option.is_path) {
             (None, _) => String::new(),
             (Some(name), true) => format!(":{}:_files", zsh_quote(name)),
@@ -142,10 +153,10 @@ fn zsh_case(command: &CommandSpec) -> String {
         }
     }
     case.push_str(" \\\n        '--help[show this help]'");
-    match command.name {
-        Name::Run => case.push_str(" \\\n        '*::command:_normal'"),
-        Name::Completions => case.push_str(&format!(" \\\n        '1:shell:({})'", shells())),
-        _ => {}
+    match command.operands {
+        Operands::None => {}
+        Operands::Program => case.push_str(" \\\n        '*::command:_normal'"),
+        Operands::OneOf(what, choices) => case.push_str(&format!(" \\\n        '1:{what}:({})'", choices.join(" "))),
     }
     case.push_str(" ;;\n");
     case
@@ -162,19 +173,21 @@ fn fish() -> String {
     let mut add = |condition: String, rest: String| {
         text.push_str(&format!("complete -c stigmer -n {} {rest}\n", quote(&condition)));
     };
-    for command in TOP.subcommands {
+    for command in TOP.subcommands() {
         let rest = format!("-a {} -d {}", command.word(), quote(command.summary));
         add("__fish_use_subcommand".into(), rest);
     }
-    let seen = words(LOCAL.subcommands);
-    for command in LOCAL.subcommands {
+    let seen = words(LOCAL.subcommands());
+    for command in LOCAL.subcommands() {
         let condition = format!("__fish_seen_subcommand_from local; and not __fish_seen_subcommand_from {seen}");
         add(condition, format!("-a {} -d {}", command.word(), quote(command.summary)));
     }
-    add(format!("__fish_seen_subcommand_from {}", COMPLETIONS.word()), format!("-a {}", quote(&shells())));
-    for command in commands() {
+    for command in leaves() {
         let condition = format!("__fish_seen_subcommand_from {}", command.word());
-        for option in command.options {
+        if let Operands::OneOf(_, choices) = command.operands {
+            add(condition.clone(), format!("-a {}", quote(&choices.join(" "))));
+        }
+        for option in command.options() {
             let short = option.short.map_or(String::new(), |short| format!(" -s {short}"));
             let value = match (option.value, option.is_path) {
                 (None, _) => "",
@@ -194,17 +207,17 @@ mod tests {
 
     #[test]
     fn every_command_and_option_is_in_every_script() {
-        for (name, shell) in SHELLS {
-            let script = script(shell);
+        for name in SHELLS {
+            let script = script(name);
             let is_part = |character: char| character.is_ascii_alphanumeric() || character == '-';
             let words: Vec<&str> = script.split(|character| !is_part(character)).collect();
-            for command in commands() {
+            for command in leaves() {
                 assert!(words.contains(&command.word()), "{name}: {}", command.path);
-                for option in command.options {
+                for option in command.options() {
                     // fish writes `-l port`, the others `--port`.
-                    let wanted = match shell {
-                        Shell::Fish => vec!["-l".to_owned(), option.long.to_owned()],
-                        Shell::Bash | Shell::Zsh => vec![format!("--{}", option.long)],
+                    let wanted = match *name {
+                        "fish" => vec!["-l".to_owned(), option.long.to_owned()],
+                        _ => vec![format!("--{}", option.long)],
                     };
                     assert!(words.windows(wanted.len()).any(|seen| seen == wanted), "{name}: {}", option.long);
                 }

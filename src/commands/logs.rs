@@ -1,5 +1,6 @@
 //! `stigmer local logs`
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
@@ -7,9 +8,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::context;
+use crate::cli::{Action, CommandSpec, OptionSpec, Typed, setting, switch};
 use crate::clock::after;
 use crate::error::{Error, Result};
-use crate::home::Instance;
 use crate::log_file::{open_to_read, start_of_last_lines};
 use crate::sys;
 
@@ -17,8 +19,31 @@ use crate::sys;
 /// grow exists on every system.
 const POLL: Duration = Duration::from_millis(100);
 
-pub fn logs(instance: &Instance, follow: bool, lines: u64) -> Result<()> {
-    let path = instance.log();
+const FOLLOW: OptionSpec = switch("follow", "keep printing what is appended, across rotation").short('f');
+const LINES: OptionSpec = setting("lines", "N", "how many lines to show").short('n').default("100");
+
+pub static COMMAND: CommandSpec = CommandSpec {
+    path: "stigmer local logs",
+    summary: "show the end of Temporal's log",
+    usage: "[-f] [-n N]",
+    options: &[&[&FOLLOW, &LINES]],
+    notes: "\
+Examples:
+  stigmer local logs -f
+  stigmer local logs -n 20
+",
+    action: Action::Run(logs),
+    ..CommandSpec::PLAIN
+};
+
+fn logs(typed: &Typed) -> Result<u8> {
+    let follow = typed.options.has(&FOLLOW);
+    let lines = typed.options.value(&LINES).or(LINES.default.map(OsStr::new)).unwrap_or_default();
+    let lines = lines.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| {
+        let text = format!("--lines takes a whole number, not '{}'", lines.display());
+        typed.command.usage_error(text).hint("for example: stigmer local logs -n 20")
+    })?;
+    let path = context()?.home.instance.log();
     let mut file = match open_to_read(&path) {
         Ok(file) => Some(file),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound && follow => None,
@@ -30,9 +55,10 @@ pub fn logs(instance: &Instance, follow: bool, lines: u64) -> Result<()> {
     };
     match show(&path, &mut file, follow, lines) {
         // The reader has seen enough.
-        Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(cause) => Err(Error::io("show the log", path.display(), &cause)),
-        Ok(()) => Ok(()),
+        Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::io("show the log", path.display(), &cause))
+        }
+        _ => Ok(0),
     }
 }
 

@@ -1,32 +1,88 @@
-//! One file for each command; what they share stands here.
+//! One file for each command, with what the parser knows about it; the tree
+//! of them, and what they share, stand here.
 
-pub mod completions;
-pub mod logs;
-pub mod restart;
-pub mod run;
-pub mod start;
-pub mod status;
-pub mod stop;
+mod completions;
+mod logs;
+mod restart;
+mod run;
+mod start;
+mod status;
+mod stop;
 
 use std::io::{self, Write};
 
+use crate::cli::{Action, CommandSpec};
 use crate::config::Config;
+use crate::daemon::Context;
 use crate::error::{Error, Result, reason};
+use crate::home::{self, HOME_VARIABLE, Home};
 use crate::state::State;
 use crate::terminal::{Mark, Terminal};
 
-/// Prints a command's data. A reader that has seen enough is not a failure.
-pub fn print(text: &str) -> Result<()> {
+pub static TOP: CommandSpec = CommandSpec {
+    path: "stigmer",
+    summary: "A running Temporal on a machine that has nothing",
+    usage: "COMMAND",
+    notes: "\
+Examples:
+  stigmer local start                     Temporal on 127.0.0.1:7233, UI on 8233
+  stigmer local start --detach            the same in the background
+  stigmer local run -- python worker.py   a command with Temporal up
+
+Environment:
+  STIGMER_HOME  where everything is kept [default: ~/.stigmer]
+
+'stigmer COMMAND --help' shows more about a command.
+",
+    action: Action::Group(&[&LOCAL, &completions::COMMAND]),
+    ..CommandSpec::PLAIN
+};
+
+static LOCAL: CommandSpec = CommandSpec {
+    path: "stigmer local",
+    summary: "start, stop and watch the local Temporal",
+    usage: "COMMAND",
+    notes: "\
+'stigmer local COMMAND --help' shows more about a command.
+",
+    action: Action::Group(&[
+        &start::COMMAND,
+        &run::COMMAND,
+        &stop::COMMAND,
+        &restart::COMMAND,
+        &status::COMMAND,
+        &logs::COMMAND,
+    ]),
+    ..CommandSpec::PLAIN
+};
+
+/// Every command that does something.
+pub fn leaves() -> impl Iterator<Item = &'static CommandSpec> {
+    let all = TOP.subcommands().iter().chain(LOCAL.subcommands()).copied();
+    all.filter(|command| command.subcommands().is_empty())
+}
+
+fn context() -> Result<Context<'static>> {
+    Ok(Context {
+        home: Home::resolve(std::env::var_os(HOME_VARIABLE), home::user_home())?,
+        variable: &|name| std::env::var_os(name),
+        directory: std::env::current_dir().unwrap_or_else(|_| "/".into()),
+    })
+}
+
+/// Prints a command's data; the exit code is 0 then. A reader that has seen
+/// enough is not a failure.
+pub fn print(text: &str) -> Result<u8> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::new(format!("cannot write to stdout: {}", reason(&cause))))
         }
-        _ => Ok(()),
+        _ => Ok(0),
     }
 }
 
-/// Prints what was asked for and is not so, because a daemon runs already.
+/// Warns of what was asked for and is not so, because a daemon runs already.
 pub fn warn_of_differences(config: &Config, state: &State, terminal: &mut Terminal) {
     let mut warn = |is: &str, wanted: &str| {
         let text = format!("It is {is}, not {wanted}; to change that, run 'stigmer local stop' first.");

@@ -3,12 +3,12 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::print;
+use super::{context, print};
+use crate::cli::{Action, CommandSpec, Typed};
 use crate::clock::after;
 use crate::daemon::{POLL, STOP_LIMIT};
 use crate::error::{Error, Result};
 use crate::events::RESTART_SIGNAL;
-use crate::home::Instance;
 use crate::state::{Mode, Observed, Phase};
 use crate::sys;
 
@@ -16,7 +16,18 @@ use crate::sys;
 /// for starting with a patient user's.
 const LIMIT: Duration = Duration::from_secs(STOP_LIMIT.as_secs() + 120);
 
-pub fn restart(instance: &Instance) -> Result<()> {
+pub static COMMAND: CommandSpec = CommandSpec {
+    path: "stigmer local restart",
+    summary: "restart Temporal gracefully, with the same options",
+    notes: "\
+Returns once Temporal is ready again.
+",
+    action: Action::Run(restart),
+    ..CommandSpec::PLAIN
+};
+
+fn restart(_: &Typed) -> Result<u8> {
+    let instance = &context()?.home.instance;
     let not_running = || Error::new("cannot restart Temporal: it is not running").hint("stigmer local start");
     let (mut deadline, mut last_sign) = (after(LIMIT), None);
     let mut asked = None;

@@ -9,7 +9,8 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use super::warn_of_differences;
+use super::{context, warn_of_differences};
+use crate::cli::{Action, CommandSpec, Operands, SERVER_OPTIONS, Typed};
 use crate::config::Config;
 use crate::daemon::{self, Context, FORWARDED, POLL, Request, STOP_LIMIT};
 use crate::error::{Error, Result, reason};
@@ -25,18 +26,38 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(60);
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
+pub static COMMAND: CommandSpec = CommandSpec {
+    path: "stigmer local run",
+    summary: "run a command with Temporal up, then stop what was started for it",
+    usage: "[OPTIONS] -- CMD [ARGS...]",
+    options: &[SERVER_OPTIONS],
+    operands: Operands::Program,
+    notes: "\
+CMD finds TEMPORAL_ADDRESS, TEMPORAL_SERVICE_ADDRESS and TEMPORAL_NAMESPACE in
+its environment, and its exit status is passed on. A Temporal that is already
+running is used and left running.
+
+Examples:
+  stigmer local run -- pytest
+  stigmer local run --port 7300 -- go test ./...
+",
+    action: Action::Run(run),
+};
+
 /// Runs the command; returns its exit code.
-pub fn run(context: &Context<'_>, config: &Config, program: &OsStr, arguments: &[OsString]) -> Result<u8> {
+fn run(typed: &Typed) -> Result<u8> {
+    let context = &context()?;
+    let config = &context.resolve(&typed.options)?;
     let mut terminal = Terminal::new(Stream::Stderr, context.variable);
     if let Config::External(external) = config {
         external::connect(external, &mut terminal)?;
-        return run_command(context, &external.address.value.to_string(), new_forwarder()?, program, arguments);
+        return run_command(context, &external.address.value.to_string(), new_forwarder()?, &typed.operands);
     }
     context.home.create()?;
     // Held as long as this process uses the daemon, and gone with it.
     let users_lock = join(context, &mut terminal)?;
     let result = find_or_start(context, config, terminal)
-        .and_then(|(address, forwarder)| run_command(context, &address, forwarder, program, arguments));
+        .and_then(|(address, forwarder)| run_command(context, &address, forwarder, &typed.operands));
     if let Err(error) = leave(context, users_lock) {
         print_error(&error, context.variable);
     }
@@ -99,19 +120,15 @@ fn leave(context: &Context<'_>, users_lock: Lock) -> Result<()> {
     }
 }
 
-fn run_command(
-    context: &Context<'_>,
-    address: &str,
-    forwarder: Forwarder,
-    program: &OsStr,
-    arguments: &[OsString],
-) -> Result<u8> {
+/// `words` are the program, which the parser sees to, and its arguments.
+fn run_command(context: &Context<'_>, address: &str, forwarder: Forwarder, words: &[OsString]) -> Result<u8> {
+    let program = &words[0];
     if let Some(signal) = forwarder.received() {
         return Err(Error::new(format!("cannot run {}: interrupted before it began", program.display()))
             .with_exit_code(sys::exit_code_of_signal(signal)));
     }
     let mut command = Command::new(program);
-    command.args(arguments);
+    command.args(&words[1..]);
     command.env("TEMPORAL_SERVICE_ADDRESS", address).env("TEMPORAL_ADDRESS", address);
     if (context.variable)("TEMPORAL_NAMESPACE").is_none_or(|namespace| namespace.is_empty()) {
         command.env("TEMPORAL_NAMESPACE", "default");

@@ -1,27 +1,51 @@
 //! `stigmer local start`
 
-use super::warn_of_differences;
+use super::{context, warn_of_differences};
+use crate::cli::{Action, CommandSpec, OptionSpec, SERVER_OPTIONS, Typed, switch};
 use crate::config::Config;
-use crate::daemon::{self, Context, Request, Served};
+use crate::daemon::{self, Request, Served};
 use crate::error::Result;
 use crate::state::{Lifetime, Mode, State};
 use crate::terminal::{Mark, Stream, Terminal};
 
-pub fn start(context: &Context<'_>, config: &Config, detach: bool) -> Result<()> {
+const DETACH: OptionSpec = switch("detach", "run in the background; return once Temporal is ready").short('d');
+
+pub static COMMAND: CommandSpec = CommandSpec {
+    path: "stigmer local start",
+    summary: "install Temporal if needed, start it, keep it running",
+    usage: "[OPTIONS]",
+    options: &[&[&DETACH], SERVER_OPTIONS],
+    notes: "\
+Stays in the foreground until Ctrl-C. An option overrides its variable, and the
+variable the default; an empty variable counts as unset.
+
+Examples:
+  stigmer local start --port 7234
+  stigmer local start --detach && stigmer local status
+  stigmer local start --temporal-host temporal.example.com:7233
+  stigmer local start --temporal-arg --log-level --temporal-arg debug
+",
+    action: Action::Run(start),
+    ..CommandSpec::PLAIN
+};
+
+fn start(typed: &Typed) -> Result<u8> {
+    let context = &context()?;
+    let config = &context.resolve(&typed.options)?;
     let mut terminal = Terminal::new(Stream::Stdout, context.variable);
-    let already_running = |state: &State, terminal: &mut Terminal| report_running(config, state, terminal);
+    let already_running = |state: &State, terminal: &mut Terminal| print_running(config, state, terminal);
     let request = Request { context, config, lifetime: Lifetime::Kept };
-    if detach {
-        return daemon::detach(&request, terminal, &already_running).map(drop);
+    if typed.options.has(&DETACH) {
+        return daemon::detach(&request, terminal, &already_running).map(|_| 0);
     }
     match daemon::serve(&request, &mut terminal, &mut |_| {})? {
         Served::Stopped => {}
         Served::AlreadyRunning(state) => already_running(&state, &mut terminal),
     }
-    Ok(())
+    Ok(0)
 }
 
-fn report_running(config: &Config, state: &State, terminal: &mut Terminal) {
+fn print_running(config: &Config, state: &State, terminal: &mut Terminal) {
     if state.mode == Mode::External {
         terminal
             .line(Mark::Done, &format!("Stigmer Daemon is already running, with external Temporal {}", state.address));

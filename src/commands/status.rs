@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::print;
-use crate::clock::after;
-use crate::clock::unix_time;
+use super::{context, print};
+use crate::cli::{Action, CommandSpec, OptionSpec, Typed, switch};
+use crate::clock::{after, unix_time};
 use crate::config::parse_address;
 use crate::error::Result;
 use crate::external::{self, Reached};
@@ -14,6 +14,20 @@ use crate::home::Home;
 use crate::state::{Mode, Observed, Phase, State};
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+const JSON: OptionSpec = switch("json", "print one JSON object");
+
+pub static COMMAND: CommandSpec = CommandSpec {
+    path: "stigmer local status",
+    summary: "show whether Temporal is running and ready",
+    usage: "[--json]",
+    options: &[&[&JSON]],
+    notes: "\
+Exit status: 0 running and ready, 3 not running, 1 running but not ready.
+",
+    action: Action::Run(status),
+    ..CommandSpec::PLAIN
+};
 
 /// What a status comes to, and its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,14 +48,15 @@ impl Verdict {
 }
 
 /// Prints the status; returns the exit code that says the same.
-pub fn status(home: &Home, json: bool) -> Result<u8> {
+fn status(typed: &Typed) -> Result<u8> {
+    let home = &context()?.home;
     let (verdict, state) = match Observed::of(&home.instance) {
         Observed::Absent => (Verdict::NotRunning, None),
         Observed::Silent => (Verdict::NotReady, None),
         Observed::Running(state) if is_ready(&state) => (Verdict::Ready, Some(state)),
         Observed::Running(state) => (Verdict::NotReady, Some(state)),
     };
-    print(&match json {
+    print(&match typed.options.has(&JSON) {
         true => as_json(verdict, state.as_ref(), home),
         false => as_text(verdict, state.as_ref(), home),
     })?;

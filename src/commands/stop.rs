@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::print;
+use super::{context, print};
+use crate::cli::{Action, CommandSpec, OptionSpec, Typed, switch};
 use crate::daemon::{self, Context, STOP_LIMIT};
 use crate::error::{Error, Result};
 use crate::home::Instance;
@@ -14,7 +15,22 @@ use crate::terminal::{Stream, Terminal};
 
 const AFTER_KILL: Duration = Duration::from_secs(3);
 
-pub fn stop(context: &Context<'_>, force: bool) -> Result<()> {
+const FORCE: OptionSpec = switch("force", "kill whatever has not stopped in time");
+
+pub static COMMAND: CommandSpec = CommandSpec {
+    path: "stigmer local stop",
+    summary: "stop the daemon and Temporal",
+    usage: "[--force]",
+    options: &[&[&FORCE]],
+    notes: "\
+Returns once both are gone; also succeeds when nothing is running.
+",
+    action: Action::Run(stop),
+    ..CommandSpec::PLAIN
+};
+
+fn stop(typed: &Typed) -> Result<u8> {
+    let context = &context()?;
     let instance = &context.home.instance;
     let before = match Observed::of(instance) {
         Observed::Absent if stop_left_behind(context)? => return print("Temporal stopped.\n"),
@@ -27,7 +43,7 @@ pub fn stop(context: &Context<'_>, force: bool) -> Result<()> {
             Observed::Running(state) => Some(state),
             Observed::Absent | Observed::Silent => before,
         };
-        return match force {
+        return match typed.options.has(&FORCE) {
             true => kill(context, last),
             false => Err(still_there(instance, last, STOP_LIMIT).hint("stigmer local stop --force")),
         };
@@ -38,7 +54,7 @@ pub fn stop(context: &Context<'_>, force: bool) -> Result<()> {
 }
 
 /// Ends a daemon that does not stop, and its Temporal.
-fn kill(context: &Context<'_>, state: Option<State>) -> Result<()> {
+fn kill(context: &Context<'_>, state: Option<State>) -> Result<u8> {
     let instance = &context.home.instance;
     let Some(state) = state else {
         return Err(still_there(instance, None, STOP_LIMIT).hint("find it with 'ps' and end it with 'kill'"));
@@ -60,7 +76,7 @@ fn kill(context: &Context<'_>, state: Option<State>) -> Result<()> {
 fn still_there(instance: &Instance, state: Option<State>, limit: Duration) -> Error {
     let who = match state {
         Some(state) => format!("PID: {}", state.daemon.pid),
-        None => format!("it holds {} and has not reported its PID", instance.daemon_lock().display()),
+        None => format!("it holds {} and does not say its PID", instance.daemon_lock().display()),
     };
     Error::new(format!("cannot stop the daemon ({who}): it is still running after {} s", limit.as_secs()))
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 pub use self::detach::{FORWARDED, detach};
 use self::occupancy::{Occupancy, lock_or_find};
-use crate::cli::ServerOptions;
+use crate::cli::Options;
 use crate::clock::{after, unix_time};
 use crate::config::{self, Config, DatabaseChoice, External, Managed};
 use crate::database::Database;
@@ -42,7 +42,7 @@ pub struct Context<'a> {
 
 impl Context<'_> {
     /// What the typed options mean here.
-    pub fn resolve(&self, options: &ServerOptions) -> Result<Config> {
+    pub fn resolve(&self, options: &Options) -> Result<Config> {
         config::resolve(options, self.variable, &self.directory)
     }
 }
