@@ -6,7 +6,6 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::archive::{VERSION, asset_path, small_release};
@@ -310,7 +309,8 @@ fn a_stale_state_stops_nothing_and_no_foreign_process_is_ever_signalled() {
     start_detached(&home);
     let live = fs::read_to_string(home.path().join("run/daemon.state")).unwrap();
     stop(&home);
-    let mut stranger = Command::new("sleep").arg("1000").env_clear().stdin(Stdio::null()).spawn().unwrap();
+    let elsewhere = Home::new();
+    let mut stranger = Stigmer::of_program(&elsewhere, "sleep".as_ref(), ["1000"]).spawn();
     let replaced = |name: &str, value: &str, text: &str| -> String {
         let line = |line: &str| match line.split_once('=') {
             Some((key, _)) if key == name => format!("{name}={value}\n"),
@@ -331,10 +331,8 @@ fn a_stale_state_stops_nothing_and_no_foreign_process_is_ever_signalled() {
         home.stigmer(["local", "stop"]).run().success();
         home.stigmer(["local", "start", "--detach"]).run().success().stdout_has("Ready.").stdout_lacks("already");
         stop(&home);
-        assert!(stranger.try_wait().unwrap().is_none(), "it was signalled because of\n{state}");
+        assert!(!stranger.has_ended(), "it was signalled because of\n{state}");
     }
-    stranger.kill().unwrap();
-    stranger.wait().unwrap();
 }
 
 #[test]

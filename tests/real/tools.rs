@@ -1,9 +1,8 @@
 //! Temporal's executable, its SDK, and what the tests here do with them.
 
-use std::io::Write;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,20 +25,19 @@ pub struct Tools {
     pub temporal: PathBuf,
 }
 
-/// None where this machine has no python3 or pip, which is told loudly; on CI
-/// that is a failure.
+/// None, after a word of it, where this machine has no Python to fetch them with.
+#[track_caller]
 pub fn tools() -> Option<&'static Tools> {
     static TOOLS: OnceLock<Option<Tools>> = OnceLock::new();
-    TOOLS.get_or_init(fetch).as_ref()
+    let tools = TOOLS.get_or_init(fetch).as_ref();
+    if tools.is_none() {
+        skip("python3 with pip and venv is missing (on Debian: python3-pip python3-venv)");
+    }
+    tools
 }
 
 fn fetch() -> Option<Tools> {
-    if !runs("python3", &["-m", "pip", "--version"]) || !runs("python3", &["-c", "import venv"]) {
-        let why = "python3 with pip and venv is missing (on Debian: python3-pip)";
-        assert!(std::env::var_os("CI").is_none_or(|value| value != "true"), "cannot test the real Temporal: {why}");
-        // Past libtest, which shows nothing of a test that passes.
-        let text = format!("\n*** SKIPPED: the tests on the real Temporal were NOT run: {why} ***\n\n");
-        let _ = std::io::stderr().write_all(text.as_bytes());
+    if !has("python3", &["-m", "pip", "--version"]) || !has("python3", &["-c", "import venv"]) {
         return None;
     }
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
@@ -49,11 +47,6 @@ fn fetch() -> Option<Tools> {
     script("sdk.py", &[python.to_str().unwrap()]);
     let temporal = unpack(&archive_of(&mirror, PINNED));
     Some(Tools { mirror, python: python.join("bin/python"), temporal })
-}
-
-fn runs(program: &str, arguments: &[&str]) -> bool {
-    let status = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    status.is_ok_and(|status| status.success())
 }
 
 fn script(name: &str, arguments: &[&str]) {

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::process::Stigmer;
+use super::process::{Stigmer, binary, is_root};
 use super::{LIMIT, wait_until};
 
 /// Below the range from which systems take ports for outgoing connections:
@@ -18,6 +18,8 @@ use super::{LIMIT, wait_until};
 const FIRST_PORT: u32 = 15_000;
 const PORTS: u32 = 15_000;
 const LOG_LINES: usize = 40;
+/// A user without any privileges.
+const NOBODY: u32 = 65_534;
 
 /// A user's home directory, with stigmer's home `.stigmer` in it, the records
 /// of the stand-in beside it, and two ports. All of it is gone after the test,
@@ -101,6 +103,20 @@ impl Home {
     /// `stigmer ARGS` in this home.
     pub fn stigmer<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Stigmer<'_> {
         Stigmer::new(self, arguments)
+    }
+
+    /// `stigmer ARGS` by a user for whom permissions count: root becomes another
+    /// one, who owns the home as it is now.
+    pub fn stigmer_without_privileges<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Stigmer<'_> {
+        if !is_root() {
+            return self.stigmer(arguments);
+        }
+        // The program may lie where that user has no access.
+        let program = self.root.join("stigmer");
+        let done = |command: &mut Command| assert!(command.status().unwrap().success());
+        done(Command::new("cp").arg(binary()).arg(&program));
+        done(Command::new("chown").arg("-R").arg(format!("{NOBODY}:{NOBODY}")).arg(&self.root));
+        Stigmer::of_program(self, program.as_os_str(), arguments).by_user(NOBODY)
     }
 
     /// `bin/temporal` becomes the stand-in, put there as a user would: without

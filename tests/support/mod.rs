@@ -38,7 +38,27 @@ pub use server::{Cut, File, Gate, ReleaseServer, Reply, Request};
 pub use stand_in_build::stand_in;
 pub use tls::Authority;
 
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// Says on stderr that the running test, or a part of it, cannot be done on
+/// this machine. Under `CI=true`, where nothing may be missing, it fails.
+#[track_caller]
+pub fn skip(why: &str) {
+    assert!(std::env::var_os("CI").is_none_or(|value| value != "true"), "cannot be skipped in CI: {why}");
+    let thread = std::thread::current();
+    let text = format!("*** SKIPPED {}: {why} ***\n", thread.name().unwrap_or("a part of a test"));
+    // Past libtest, which shows nothing of a test that passes.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Whether this machine has a program.
+pub fn has(program: &str, arguments: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    let status = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
 
 /// Far beyond what anything here takes: a test that reaches it has failed.
 pub const LIMIT: Duration = Duration::from_secs(60);
