@@ -136,11 +136,11 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::Scratch;
 
     #[test]
     fn only_a_database_that_never_served_counts_as_such() {
-        let directory = std::env::temp_dir().join(format!("stigmer-database-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
+        let directory = Scratch::new();
         let mut terminal = Terminal::new(crate::terminal::Stream::Nowhere, &|_| None);
         let mut events = Events::new().unwrap();
         let database = Database::open(directory.join("t.db"), &mut events, &mut terminal).unwrap();
@@ -155,6 +155,5 @@ mod tests {
         database.has_served();
         database.prepare().unwrap();
         assert!(!database.never_served());
-        fs::remove_dir_all(&directory).unwrap();
     }
 }

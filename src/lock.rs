@@ -59,10 +59,12 @@ fn open(path: &Path) -> Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::Scratch;
 
     #[test]
     fn a_lock_excludes_others_until_it_is_dropped() {
-        let path = std::env::temp_dir().join(format!("stigmer-lock-{}", std::process::id()));
+        let scratch = Scratch::new();
+        let path = scratch.join("lock");
         let lock = Lock::try_exclusive(&path).unwrap().unwrap();
         assert!(Lock::try_exclusive(&path).unwrap().is_none());
         assert!(Lock::is_held(&path));
@@ -74,6 +76,5 @@ mod tests {
         let alone = second.into_exclusive().unwrap();
         assert!(Lock::try_shared(&path).unwrap().is_none());
         drop(alone);
-        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -102,16 +102,13 @@ pub fn start_of_last_lines(file: &mut File, count: u64) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn scratch(name: &str, content: &[u8]) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("stigmer-log-{name}-{}", std::process::id()));
-        fs::write(&path, content).unwrap();
-        path
-    }
+    use crate::scratch::Scratch;
 
     #[test]
     fn the_last_lines_are_found_from_the_end() {
         let long = format!("{}\n", "x".repeat(200_000));
+        let scratch = Scratch::new();
+        let path = scratch.join("log");
         for (content, count, expected) in [
             ("", 5, ""),
             ("a", 5, "a"),
@@ -123,37 +120,36 @@ mod tests {
             (&format!("a\n{long}b\n"), 1, "b\n"),
             (&format!("a\n{long}b\n"), 2, &format!("{long}b\n")),
         ] {
-            let path = scratch("last", content.as_bytes());
+            fs::write(&path, content).unwrap();
             let mut file = File::open(&path).unwrap();
             let start = start_of_last_lines(&mut file, count).unwrap() as usize;
             assert_eq!(&content[start..], expected);
-            fs::remove_file(path).unwrap();
         }
     }
 
     #[test]
     fn a_large_log_is_rotated_and_three_old_ones_are_kept() {
-        let path = scratch("rotate", b"");
+        let scratch = Scratch::new();
+        let path = scratch.join("log");
         for round in 0..6 {
             fs::write(&path, vec![b'0' + round; MAX_SIZE as usize + 1]).unwrap();
             assert_eq!(open(&path).unwrap().metadata().unwrap().len(), 0);
         }
         for (number, round) in [(1, b'5'), (2, b'4'), (3, b'3')] {
             assert_eq!(fs::read(numbered(&path, number)).unwrap()[0], round);
-            fs::remove_file(numbered(&path, number)).unwrap();
         }
         assert!(!numbered(&path, 4).exists());
-        fs::remove_file(path).unwrap();
     }
 
     #[test]
     fn quotes_hold_only_the_lines_of_this_start_and_no_control_characters() {
-        let path = scratch("quote", b"old\nnew \x1b[31mred\n\n\xff\nlast\n");
+        let scratch = Scratch::new();
+        let path = scratch.join("log");
+        fs::write(&path, b"old\nnew \x1b[31mred\n\n\xff\nlast\n").unwrap();
         assert_eq!(quote(&path, 4, 9), ["new [31mred", "\u{fffd}", "last"]);
         assert_eq!(quote(&path, 4, 1), ["last"]);
         fs::write(&path, format!("{}: the cause\n", "x".repeat(9000))).unwrap();
         assert!(quote(&path, 0, 1)[0].ends_with("xx: the cause"));
         assert_eq!(quote(Path::new("/nonexistent"), 0, 9), [""; 0]);
-        fs::remove_file(path).unwrap();
     }
 }

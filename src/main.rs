@@ -67,6 +67,8 @@ mod own_file;
 mod ownership;
 mod pinned;
 mod release;
+#[cfg(test)]
+mod scratch;
 mod state;
 mod supervisor;
 mod sys;
@@ -105,50 +107,4 @@ fn report_bug(panic: &std::panic::PanicHookInfo<'_>) {
          'stigmer local stop' cleans up",
         env!("CARGO_PKG_VERSION")
     );
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::{Path, PathBuf};
-
-    fn sources(directory: &Path) -> Vec<PathBuf> {
-        let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-        let is_code = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
-        entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).filter(is_code).collect()
-    }
-
-    /// The lines of the second picture above.
-    fn layers() -> Vec<Vec<String>> {
-        let picture = include_str!("main.rs").split("```text").nth(2).unwrap().split("```").next().unwrap();
-        let words = |line: &str| line.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>();
-        picture.lines().map(words).filter(|words| !words.is_empty()).collect()
-    }
-
-    #[test]
-    fn imports_point_down() {
-        let layers = layers();
-        let layer = |module: &str| layers.iter().position(|names| names.iter().any(|name| name == module));
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        for path in sources(&root) {
-            let own = path.strip_prefix(&root).unwrap().iter().next().unwrap().to_str().unwrap();
-            let own = own.trim_end_matches(".rs");
-            if own == "main" {
-                continue;
-            }
-            let own_layer = layer(own).unwrap_or_else(|| panic!("{own} is not in the picture"));
-            let text = fs::read_to_string(&path).unwrap();
-            let code = text.split("#[cfg(test)]").next().unwrap();
-            for imported in code.split("crate::").skip(1).flat_map(|rest| {
-                let inside = rest.strip_prefix('{').map_or(rest, |rest| rest.split('}').next().unwrap());
-                let names: Vec<&str> = if rest.starts_with('{') { inside.split(',').collect() } else { vec![inside] };
-                names
-                    .into_iter()
-                    .map(|name| name.trim().split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap())
-            }) {
-                let below = imported == own || layer(imported).is_some_and(|layer| layer > own_layer);
-                assert!(below, "{} imports {imported}, which is not below {own}", path.display());
-            }
-        }
-    }
 }

@@ -40,25 +40,24 @@ pub fn remove_if_present(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::Scratch;
     use std::io::Write;
     use std::os::unix::fs::symlink;
 
     #[test]
     fn what_is_no_file_is_neither_followed_nor_waited_for() {
-        let directory = std::env::temp_dir().join(format!("stigmer-own-file-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
+        let directory = Scratch::new();
         let (victim, link, fifo) = (directory.join("victim"), directory.join("link"), directory.join("fifo"));
         create(&victim).unwrap().write_all(b"precious").unwrap();
         symlink(&victim, &link).unwrap();
         assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
         assert_eq!(read(&victim).unwrap(), "precious");
-        for path in [&link, &fifo, &directory] {
+        for path in [link.as_path(), &fifo, &directory] {
             assert!(read(path).is_err(), "{}", path.display());
             assert!(open(path, File::options().write(true)).is_err(), "{}", path.display());
         }
         create(&link).unwrap().write_all(b"new").unwrap();
         create(&fifo).unwrap();
         assert_eq!((read(&victim).unwrap(), read(&link).unwrap()), ("precious".into(), "new".into()));
-        fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -93,6 +93,7 @@ pub fn modified(metadata: &Metadata) -> (i64, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::Scratch;
 
     fn receipt(content: &[u8]) -> Receipt {
         Receipt {
@@ -116,8 +117,7 @@ mod tests {
 
     #[test]
     fn a_killed_install_is_finished_when_the_executable_is_in_place_and_undone_when_not() {
-        let directory = std::env::temp_dir().join(format!("stigmer-receipt-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
+        let directory = Scratch::new();
         let (path, executable) = (directory.join("temporal.receipt"), directory.join("temporal"));
         let (old, new) = (receipt(b"old"), receipt(b"newer"));
         for (content, expected) in [(&b"old"[..], &old), (b"newer", &new)] {
@@ -130,6 +130,5 @@ mod tests {
         }
         fs::write(&executable, b"evil!").unwrap();
         assert!(!new.matches(&executable));
-        fs::remove_dir_all(&directory).unwrap();
     }
 }

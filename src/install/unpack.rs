@@ -225,6 +225,7 @@ impl<R: Read> Read for Limited<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::Scratch;
     use flate2::{Compression, write::GzEncoder};
     use tar::Header;
 
@@ -259,13 +260,11 @@ mod tests {
     }
 
     fn run(compressed: &[u8]) -> (Result<Unpacked, Failure>, Vec<u8>) {
-        static COUNTER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let number = COUNTER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("stigmer-unpack-{}-{number}", std::process::id()));
+        let scratch = Scratch::new();
+        let path = scratch.join("temporal");
         let mut file = File::create(&path).unwrap();
         let result = unpack(compressed, LIMIT, &mut file, || Some(1 << 30));
         let content = std::fs::read(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
         (result, content)
     }
 
@@ -351,9 +350,9 @@ mod tests {
     #[test]
     fn a_full_disk_is_noticed_before_it_is_full() {
         let archive = gzip(&closed(tar(&[("temporal", b'0', b"program")])));
-        let path = std::env::temp_dir().join(format!("stigmer-full-{}", std::process::id()));
-        let result = unpack(&archive[..], LIMIT, &mut File::create(&path).unwrap(), || Some(6));
-        std::fs::remove_file(&path).unwrap();
+        let scratch = Scratch::new();
+        let mut file = File::create(scratch.join("temporal")).unwrap();
+        let result = unpack(&archive[..], LIMIT, &mut file, || Some(6));
         assert!(matches!(result, Err(Failure::NoSpace { needed: 7, free: 6 })), "{result:?}");
     }
 }

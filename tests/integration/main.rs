@@ -9,6 +9,7 @@ mod cli;
 mod download;
 mod external;
 mod install;
+mod layers;
 mod lifecycle;
 mod readme;
 mod run;

@@ -44,13 +44,14 @@ impl Home {
     pub fn named(directory: &Path, suffix: &str) -> Home {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let (port, ui_port) = (Port::reserve(), Port::reserve());
         let root = directory.join(format!("stigmer-test-{}-{number}{suffix}", std::process::id()));
         // A process with our number may have been killed here.
         let _ = fs::remove_dir_all(&root);
         for name in ["user", "stand-in"] {
             fs::create_dir_all(root.join(name)).unwrap();
         }
-        Home { root, port: Port::reserve(), ui_port: Port::reserve() }
+        Home { root, port, ui_port }
     }
 
     /// The temporary directory that holds everything of this test.
