@@ -6,6 +6,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use tar::EntryType;
+
 use crate::support::archive::{
     Archive, PINNED_VERSION, VERSION, asset_name, asset_path, checksums, checksums_path, executable, release,
     small_release,
@@ -692,17 +694,12 @@ fn a_home_copied_elsewhere_works_without_a_download() {
     assert_eq!(server.connections(), connections);
 }
 
-/// Everything that an archive has no reason to hold.
-#[test]
-fn hostile_archives_are_refused_and_nothing_gets_its_final_name() {
+/// Entries that an archive has no reason to hold.
+fn hostile_entries() -> Vec<(&'static str, Vec<u8>)> {
     let good = stand_in_bytes();
     let archive = || Archive::new().file("temporal", good);
-    let whole = release(good);
-    let mut corrupt = whole.clone();
-    let middle = corrupt.len() / 2;
-    corrupt[middle] ^= 0x55;
     let gnu_sparse = [("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.name", "temporal")];
-    let cases: Vec<(&str, Vec<u8>)> = vec![
+    vec![
         ("path traversal", archive().file("../temporal", b"x").gzip()),
         ("path traversal inside", archive().file("a/../../b", b"x").gzip()),
         ("absolute name", archive().file("/tmp/temporal", b"x").gzip()),
@@ -716,21 +713,25 @@ fn hostile_archives_are_refused_and_nothing_gets_its_final_name() {
         ("no entry", Archive::new().file("LICENSE", b"x").gzip()),
         ("only below", Archive::new().file("bin/temporal", good).gzip()),
         ("empty archive", Archive::new().gzip()),
-        ("fifo", Archive::new().entry("temporal", tar::EntryType::Fifo, "", b"").gzip()),
-        ("device", Archive::new().entry("temporal", tar::EntryType::Block, "", b"").gzip()),
-        ("sparse", Archive::new().entry("temporal", tar::EntryType::GNUSparse, "", good).gzip()),
+        ("fifo", Archive::new().entry("temporal", EntryType::Fifo, "", b"").gzip()),
+        ("device", Archive::new().entry("temporal", EntryType::Block, "", b"").gzip()),
+        ("sparse", Archive::new().entry("temporal", EntryType::GNUSparse, "", good).gzip()),
         ("sparse by pax", Archive::new().pax(&gnu_sparse).file("x", good).gzip()),
         ("name by pax", Archive::new().pax(&[("path", "temporal")]).file("x", good).gzip()),
         ("size by pax", Archive::new().pax(&[("size", "1")]).file("temporal", good).gzip()),
-        ("long name", Archive::new().entry("x", tar::EntryType::GNULongName, "", b"temporal\0").file("y", good).gzip()),
-        (
-            "size beyond the archive",
-            Archive::new().entry_of_size("temporal", tar::EntryType::Regular, "", good, good.len() as u64 * 2).gzip(),
-        ),
-        (
-            "size beyond all limits",
-            Archive::new().entry_of_size("temporal", tar::EntryType::Regular, "", b"x", 2 << 30).gzip(),
-        ),
+        ("long name", Archive::new().entry("x", EntryType::GNULongName, "", b"temporal\0").file("y", good).gzip()),
+        ("size beyond the archive", Archive::new().file_of_size(good.len() as u64 * 2, "temporal", good).gzip()),
+        ("size beyond all limits", Archive::new().file_of_size(2 << 30, "temporal", b"x").gzip()),
+    ]
+}
+
+/// What is not a whole archive, or is more than one.
+fn damaged_archives() -> Vec<(&'static str, Vec<u8>)> {
+    let whole = release(stand_in_bytes());
+    let mut corrupt = whole.clone();
+    let middle = corrupt.len() / 2;
+    corrupt[middle] ^= 0x55;
+    vec![
         ("truncated", whole[..whole.len() - 100].to_vec()),
         ("truncated within the trailer", whole[..whole.len() - 1].to_vec()),
         ("truncated to the magic", whole[..2].to_vec()),
@@ -740,10 +741,14 @@ fn hostile_archives_are_refused_and_nothing_gets_its_final_name() {
         ("damaged in the middle", corrupt),
         ("a web page", b"<!DOCTYPE html><html><title>Please log in</title></html>\n".to_vec()),
         ("empty", Vec::new()),
-        ("tar without gzip", archive().tar()),
-    ];
+        ("tar without gzip", Archive::new().file("temporal", stand_in_bytes()).tar()),
+    ]
+}
+
+#[test]
+fn hostile_archives_are_refused_and_nothing_gets_its_final_name() {
     let server = ReleaseServer::start();
-    let cases: Vec<_> = cases.into_iter().enumerate().collect();
+    let cases: Vec<_> = hostile_entries().into_iter().chain(damaged_archives()).enumerate().collect();
     let server = &server;
     in_parallel(2, cases, move |(number, (what, bytes))| {
         let home = Home::new();

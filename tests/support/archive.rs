@@ -113,11 +113,15 @@ impl Archive {
     }
 
     pub fn entry(self, name: &str, kind: EntryType, link: &str, content: &[u8]) -> Archive {
-        self.entry_of_size(name, kind, link, content, content.len() as u64)
+        self.entry_of_size(content.len() as u64, name, kind, link).content(content)
     }
 
-    /// An entry whose header lies about its size.
-    pub fn entry_of_size(mut self, name: &str, kind: EntryType, link: &str, content: &[u8], size: u64) -> Archive {
+    /// A file whose header lies about its size.
+    pub fn file_of_size(self, size: u64, name: &str, content: &[u8]) -> Archive {
+        self.entry_of_size(size, name, EntryType::Regular, "").content(content)
+    }
+
+    fn entry_of_size(mut self, size: u64, name: &str, kind: EntryType, link: &str) -> Archive {
         let mut header = Header::new_gnu();
         // By hand: the library refuses to write what we want to see refused.
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
@@ -128,6 +132,10 @@ impl Archive {
         header.set_mtime(1_795_405_845);
         header.set_cksum();
         self.bytes.extend_from_slice(header.as_bytes());
+        self
+    }
+
+    fn content(mut self, content: &[u8]) -> Archive {
         self.bytes.extend_from_slice(content);
         self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
         self

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -49,6 +50,41 @@ impl File {
 
     pub fn last_modified(self, time: &str) -> File {
         File { last_modified: Some(time.into()), ..self }
+    }
+
+    /// The first byte that is wanted, unless the whole file has to be sent.
+    fn range_start(&self, head: &Head) -> Option<u64> {
+        let validators = || [&self.etag, &self.last_modified].into_iter().flatten();
+        let fits = head.header("if-range").is_none_or(|wanted| validators().any(|own| own == wanted));
+        let range = head.header("range").filter(|_| self.ranges && fits)?;
+        range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+    }
+
+    /// What is said of the file when it is sent from byte `start` on.
+    fn headers(&self, start: Option<u64>) -> Vec<(String, String)> {
+        let total = self.bytes.len() as u64;
+        let mut headers = Vec::new();
+        let mut header = |name: &str, value: String| headers.push((name.to_owned(), value));
+        if let Some(etag) = &self.etag {
+            header("ETag", etag.clone());
+        }
+        if let Some(time) = &self.last_modified {
+            header("Last-Modified", time.clone());
+        }
+        match start {
+            Some(start) if start >= total => {
+                header("Content-Range", format!("bytes */{total}"));
+                // Its length is that of the body, which has nothing of the file.
+                return headers;
+            }
+            Some(start) => header("Content-Range", format!("bytes {start}-{}/{total}", total - 1)),
+            None => {}
+        }
+        match self.length {
+            true => header("Content-Length", (total - start.unwrap_or(0)).to_string()),
+            false => header("Connection", "close".into()),
+        }
+        headers
     }
 }
 
@@ -342,93 +378,71 @@ impl Shared {
             }
             Reply::Replace(file) => {
                 self.files.lock().unwrap().insert(path.into(), file);
-                self.serve(head, path, number, None, stream, socket)
+                Answer { shared: self, number, stream, socket }.serve(head, path, None)
             }
-            Reply::Serve => self.serve(head, path, number, None, stream, socket),
-            Reply::Cut(after, how) => self.serve(head, path, number, Some((after, how)), stream, socket),
+            Reply::Serve => Answer { shared: self, number, stream, socket }.serve(head, path, None),
+            Reply::Cut(after, how) => {
+                Answer { shared: self, number, stream, socket }.serve(head, path, Some((after, how)))
+            }
         }
     }
+}
 
-    fn serve(
-        &self,
-        head: &Head,
-        path: &str,
-        number: usize,
-        cut: Option<(u64, Cut)>,
-        stream: &mut (impl Read + Write),
-        socket: &TcpStream,
-    ) -> io::Result<After> {
-        let Some(file) = self.files.lock().unwrap().get(path).cloned() else {
-            return whole(stream, "404 Not Found", Vec::new(), b"Not Found\n");
+/// One answer that is a file, and where it goes.
+struct Answer<'a, S> {
+    shared: &'a Shared,
+    /// Of its request, as they are recorded.
+    number: usize,
+    stream: &'a mut S,
+    socket: &'a TcpStream,
+}
+
+impl<S: Read + Write> Answer<'_, S> {
+    fn serve(mut self, head: &Head, path: &str, cut: Option<(u64, Cut)>) -> io::Result<After> {
+        let Some(file) = self.shared.files.lock().unwrap().get(path).cloned() else {
+            return whole(self.stream, "404 Not Found", Vec::new(), b"Not Found\n");
         };
         let total = file.bytes.len() as u64;
-        let validator_fits = head.header("if-range").is_none_or(|validator| {
-            [&file.etag, &file.last_modified].into_iter().flatten().any(|own| own == validator)
-        });
-        let start = head
-            .header("range")
-            .filter(|_| file.ranges && validator_fits)
-            .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<u64>().ok());
-        let mut headers = Vec::new();
-        let mut header = |name: &str, value: String| headers.push((name.to_owned(), value));
-        if let Some(etag) = &file.etag {
-            header("ETag", etag.clone());
+        let range = file.range_start(head);
+        if range.is_some_and(|start| start >= total) {
+            return whole(self.stream, "416 Range Not Satisfiable", file.headers(range), b"");
         }
-        if let Some(time) = &file.last_modified {
-            header("Last-Modified", time.clone());
-        }
-        let status = match start {
-            Some(start) if start >= total => {
-                header("Content-Range", format!("bytes */{total}"));
-                return whole(stream, "416 Range Not Satisfiable", headers, b"");
-            }
-            Some(start) => {
-                header("Content-Range", format!("bytes {start}-{}/{total}", total - 1));
-                "206 Partial Content"
-            }
-            None => "200 OK",
-        };
-        let start = start.unwrap_or(0);
-        match file.length {
-            true => header("Content-Length", (total - start).to_string()),
-            false => header("Connection", "close".into()),
-        }
-        write_head(stream, status, &headers)?;
+        let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
+        write_head(self.stream, status, &file.headers(range))?;
+        let start = range.unwrap_or(0);
         let limit = cut.as_ref().map_or(total - start, |(after, _)| (*after).min(total - start));
-        let end = (start + limit) as usize;
-        let sent = self.send(stream, &file.bytes, start, end, number);
-        stream.flush()?;
-        sent?;
+        let end = start + limit;
+        self.send(&file.bytes, start..end)?;
         match cut {
             None if file.length => Ok(After::Keep),
             None | Some((_, Cut::Close)) => Ok(After::Close),
             Some((_, Cut::Reset)) => Ok(After::Reset),
             Some((_, Cut::Stall)) => {
                 // Whoever asked must be the one to give up.
-                let _ = io::copy(&mut &*socket, &mut io::sink());
+                let _ = io::copy(&mut &*self.socket, &mut io::sink());
                 Ok(After::Close)
             }
             Some((_, Cut::Hold(gate))) => {
                 gate.pass();
-                self.send(stream, &file.bytes, end as u64, total as usize, number)?;
-                stream.flush()?;
+                self.send(&file.bytes, end..total)?;
                 Ok(After::Close)
             }
         }
     }
 
-    fn send(&self, stream: &mut impl Write, bytes: &[u8], start: u64, end: usize, number: usize) -> io::Result<()> {
-        let mut at = start as usize;
-        while at < end {
-            let next = (at + CHUNK).min(end);
-            stream.write_all(&bytes[at..next])?;
-            if let Some(request) = self.requests.lock().unwrap().get_mut(number) {
-                let (first, count) = request.served.unwrap_or((start, 0));
+    /// Sends a part of a file and records how much of it went out.
+    fn send(&mut self, bytes: &[u8], part: Range<u64>) -> io::Result<()> {
+        let mut at = part.start as usize;
+        while at < part.end as usize {
+            let next = (at + CHUNK).min(part.end as usize);
+            self.stream.write_all(&bytes[at..next])?;
+            if let Some(request) = self.shared.requests.lock().unwrap().get_mut(self.number) {
+                let (first, count) = request.served.unwrap_or((part.start, 0));
                 request.served = Some((first, count + (next - at) as u64));
             }
             at = next;
         }
-        Ok(())
+        self.stream.flush()
     }
 }
 
