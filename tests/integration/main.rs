@@ -7,6 +7,7 @@ mod support;
 mod attack;
 mod cli;
 mod download;
+mod errors;
 mod external;
 mod install;
 mod layers;
