@@ -93,7 +93,7 @@ fn a_detached_daemon_lets_go_of_all_that_its_caller_left_open() {
 }
 
 #[test]
-fn a_taken_port_is_told_before_anything_is_downloaded() {
+fn a_taken_port_is_reported_before_anything_is_downloaded() {
     let server = ReleaseServer::with_release(VERSION, small_release());
     let home = Home::new();
     let _other = TcpListener::bind(("127.0.0.1", home.port())).unwrap();
@@ -103,7 +103,7 @@ fn a_taken_port_is_told_before_anything_is_downloaded() {
 }
 
 #[test]
-fn a_lock_whose_holder_tells_nothing_is_waited_for_and_explained() {
+fn a_silent_holder_of_the_lock_is_waited_for_and_mentioned() {
     let home = home();
     fs::create_dir_all(home.path().join("run")).unwrap();
     let lock = File::create(home.path().join("run/daemon.lock")).unwrap();
@@ -195,7 +195,7 @@ fn signals_that_the_caller_ignored_or_blocked_do_their_work() {
 }
 
 #[test]
-fn a_link_to_a_database_that_is_not_there_yet_is_one_name_for_it() {
+fn two_links_to_a_database_that_is_not_there_yet_are_one_database() {
     let (one, other) = (home(), home());
     let database = one.root().join("shared.db");
     for home in [&one, &other] {
@@ -213,7 +213,7 @@ fn a_link_to_a_database_that_is_not_there_yet_is_one_name_for_it() {
 }
 
 #[test]
-fn a_link_in_a_directory_for_all_is_used_only_when_its_owner_is() {
+fn a_link_in_a_shared_directory_is_followed_only_if_its_owner_is_trusted() {
     if !is_root() {
         return skip("only root can give files away");
     }
@@ -246,7 +246,7 @@ fn a_password_in_a_mirrors_url_is_never_shown() {
 }
 
 #[test]
-fn nonsense_in_any_variable_is_told_by_its_name() {
+fn nonsense_in_any_variable_is_reported_with_its_name() {
     let nonsense = OsString::from_vec([&b"\xff\xfe\n\x1b[31m"[..], &[b'x'; 100_000]].concat());
     for (name, code) in [
         ("STIGMER_TEMPORAL_PORT", 2),

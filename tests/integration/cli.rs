@@ -56,7 +56,7 @@ fn the_version_comes_on_stdout() {
 }
 
 #[test]
-fn help_needs_no_home_and_a_reader_that_leaves_is_no_failure() {
+fn help_needs_no_home_and_a_reader_that_leaves_is_not_a_failure() {
     let home = Home::new();
     let script = "\"$stigmer\" --help | head -n 1; \"$stigmer\" completions bash | head -n 1";
     let shell = Stigmer::of_program(&home, "sh".as_ref(), ["-c", script]).env("stigmer", binary());

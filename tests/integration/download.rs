@@ -97,7 +97,7 @@ fn constant_fault(what: &'static str, reply: Reply, wanted: Wanted) -> Fault {
     Fault { what, replies: Vec::new(), always: Some(reply), wanted }
 }
 
-/// What a missing release is told with.
+/// How a missing release is reported.
 fn not_found() -> &'static [&'static str] {
     let platform: &'static str = Box::leak(platform().replace('_', "/").into_boxed_str());
     Box::leak(Box::new([VERSION, platform, "hint: ", "--temporal-version"]))
@@ -348,7 +348,7 @@ fn retry_after_is_waited_for() {
 }
 
 #[test]
-fn a_server_without_ranges_is_read_past_what_was_had() {
+fn a_server_without_ranges_sends_it_all_again_and_what_is_there_is_skipped() {
     let archive = release(&executable(200 << 10, 12));
     let file = || File::new(&archive[..]).without_ranges();
     let variants =
@@ -401,7 +401,7 @@ fn a_file_that_changed_meanwhile_is_fetched_anew() {
         (plain(&old), plain(&new)),
         (plain(&old).without_ranges(), plain(&new).without_ranges()),
         (timed(&old, "Mon, 23 Nov 2026 03:50:00 GMT"), timed(&new, "Mon, 23 Nov 2026 03:50:01 GMT")),
-        // Nothing but the length tells these two apart.
+        // Only the length distinguishes these two.
         (plain(&old).without_etag(), plain(&release(&executable(100 << 10, 14))).without_etag()),
     ] {
         let home = Home::new();
@@ -418,7 +418,7 @@ fn a_file_that_changed_meanwhile_is_fetched_anew() {
 }
 
 #[test]
-fn a_file_that_changes_all_the_time_is_given_up() {
+fn a_file_that_keeps_changing_is_given_up_on() {
     let home = Home::new();
     let server = ReleaseServer::with_release(VERSION, small_release());
     let replies = (0..20).flat_map(|seed| {
@@ -448,7 +448,7 @@ fn checksums_are_fetched_as_stubbornly_as_the_archive() {
 }
 
 #[test]
-fn the_error_names_the_host_that_failed_be_it_the_redirects() {
+fn the_error_names_the_host_that_failed_even_after_a_redirect() {
     let dead = DeadPort::new();
     let missing = ReleaseServer::start();
     let to_missing = format!("http://localhost:{}/elsewhere", missing.address().port());
@@ -467,7 +467,7 @@ fn the_error_names_the_host_that_failed_be_it_the_redirects() {
 }
 
 #[test]
-fn a_mirror_that_is_not_there_is_told_with_its_cause() {
+fn a_missing_mirror_is_reported_with_the_cause() {
     let home = Home::new();
     let dead = DeadPort::new();
     let base = format!("http://127.0.0.1:{}", dead.1);
@@ -477,7 +477,7 @@ fn a_mirror_that_is_not_there_is_told_with_its_cause() {
 }
 
 #[test]
-fn a_front_that_redirects_to_a_storage_host_is_followed_and_resumed_through() {
+fn a_download_by_way_of_a_redirect_is_resumed() {
     // As the public releases are served: every resume asks the front again.
     let home = Home::new();
     let content = executable(500 << 10, 15);
@@ -553,7 +553,7 @@ fn a_certificate_for_another_host_is_refused() {
 }
 
 #[test]
-fn a_bad_certificate_file_is_told_as_such() {
+fn a_bad_certificate_file_is_reported_as_one() {
     let home = Home::new();
     let (server, _) = tls_server(&home, &["127.0.0.1"]);
     let run = |path: &std::path::Path| install(&home, &server.base()).env("SSL_CERT_FILE", path).run();
@@ -573,7 +573,7 @@ fn https_never_leads_to_http() {
     let outcome = install(&home, &server.base()).env("SSL_CERT_FILE", &ca).run();
     outcome.fails_with(&["redirects", &plain.base(), "hint: "]);
     assert_eq!(plain.connections(), 0);
-    // The other way is no loss.
+    // From http to https is allowed.
     let front = ReleaseServer::with_release(VERSION, small_release());
     let (secure, ca) = tls_server(&home, &["127.0.0.1"]);
     front.always(&asset(), Reply::redirect(secure.url(&asset())));
@@ -581,7 +581,7 @@ fn https_never_leads_to_http() {
 }
 
 #[test]
-fn a_plain_server_behind_an_https_url_is_told() {
+fn a_plain_server_behind_an_https_url_is_reported() {
     let home = Home::new();
     let server = ReleaseServer::with_release(VERSION, small_release());
     let base = server.base().replace("http:", "https:");
@@ -659,7 +659,7 @@ fn hosts_of_no_proxy_are_reached_directly() {
         let stigmer = install(&home, &server.base()).env("HTTP_PROXY", &proxy).env("ALL_PROXY", &proxy);
         stigmer.env("NO_PROXY", no_proxy).run().success();
     }
-    // A proxy for the other scheme is none, nor is an empty variable.
+    // Neither a proxy for the other scheme nor an empty variable counts.
     let home = Home::new();
     install(&home, &server.base()).env("HTTPS_PROXY", &proxy).env("HTTP_PROXY", "").run().success();
 }

@@ -137,10 +137,10 @@ fn every_error_says_what_failed_why_and_what_to_do() {
     let cases: Vec<Case> = tables.into_iter().flatten().collect();
     let order: Vec<String> = cases.iter().map(|case| case.when.clone()).collect();
     let (printed, faults) = (Mutex::new(HashMap::new()), Mutex::new(Vec::new()));
-    // The slow ones stand last in their tables; begun first, they delay nothing.
+    // The slow ones stand last in their tables; started first, they delay nothing.
     in_parallel(4, cases.into_iter().rev(), |case| {
         if case.needs_root && !is_root() {
-            return skip(&format!("only root can see to it that {}", case.when));
+            return skip(&format!("only root can make it so that {}", case.when));
         }
         let home = match case.when.starts_with("local run") {
             true => Home::new().with_stand_in(),
@@ -166,7 +166,7 @@ fn compare_with_catalogue(order: &[String], mut printed: HashMap<String, String>
     let entries = || old.split("\n# ").skip(1).filter_map(|entry| entry.split_once('\n'));
     let mut text = PREAMBLE.to_owned();
     for when in order {
-        // What could not be done here is as it was.
+        // What could not be produced here stays as it was.
         let before = || entries().find(|(name, _)| name == when).map_or("", |(_, entry)| entry.trim()).to_owned();
         let entry = printed.remove(when).unwrap_or_else(before);
         text += &format!("\n# {when}\n{entry}\n");

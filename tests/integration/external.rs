@@ -1,4 +1,4 @@
-//! A Temporal that somebody else runs: reached, told about, never started.
+//! A Temporal that somebody else runs: reached, shown, never started.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::thread;
 use crate::support::json::{self, Value};
 use crate::support::*;
 
-/// What a TLS server says to who speaks no TLS: alert, fatal, unexpected message.
+/// How a TLS server answers a client without TLS: alert, fatal, unexpected message.
 const TLS_ALERT: &[u8] = &[21, 3, 3, 0, 2, 2, 10];
 
 #[track_caller]
@@ -69,13 +69,13 @@ fn an_external_temporal_is_used_and_none_is_started() {
     daemon.wait().success();
     assert_nothing_was_started(&home);
     home.assert_quiet();
-    // The other one is none of ours.
+    // The other one is not ours.
     other.stigmer(["local", "status"]).run().success();
     other.stigmer(["local", "stop"]).run().success();
 }
 
 #[test]
-fn the_variable_selects_it_too_and_ignored_flags_are_told() {
+fn the_variable_selects_it_too_and_ignored_flags_are_named() {
     let (other, address) = elsewhere();
     let home = Home::new();
     let start = |arguments: &[&str]| {
@@ -108,7 +108,7 @@ fn an_empty_variable_selects_nothing() {
 }
 
 #[test]
-fn one_that_is_not_there_is_told_with_address_source_and_cause() {
+fn one_that_is_not_there_is_reported_with_address_source_and_cause() {
     let home = Home::new();
     // Reserved by this home, and nobody listens.
     let refused = format!("127.0.0.1:{}", home.ui_port());
@@ -127,7 +127,7 @@ fn one_that_is_not_there_is_told_with_address_source_and_cause() {
 }
 
 #[test]
-fn one_that_answers_no_health_check_counts_and_is_told_so() {
+fn one_that_answers_no_health_check_is_used_and_the_output_says_so() {
     let silent = server(|mut stream| {
         let _ = stream.read_to_end(&mut Vec::new());
     });
@@ -139,8 +139,8 @@ fn one_that_answers_no_health_check_counts_and_is_told_so() {
     in_parallel(3, [silent, tls, closing], |address: String| {
         let home = Home::new();
         let daemon = start(&home, &address);
-        let told = "[•] It takes connections, but answers no cleartext gRPC health check (TLS, perhaps).\n";
-        assert!(daemon.stdout().contains(told), "{}", daemon.stdout());
+        let note = "[•] It takes connections, but answers no cleartext gRPC health check (TLS, perhaps).\n";
+        assert!(daemon.stdout().contains(note), "{}", daemon.stdout());
         let status = home.stigmer(["local", "status", "--json"]).run();
         assert_eq!(json::object(&status.success().stdout)["mode"].text(), "external");
         daemon.signal(libc::SIGTERM);

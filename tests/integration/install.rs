@@ -248,7 +248,7 @@ fn a_running_server_is_not_touched_by_a_start_with_another_version() {
 }
 
 #[test]
-fn an_installed_version_is_used_when_the_default_one_cannot_be_had() {
+fn an_installed_version_is_used_when_the_default_one_cannot_be_fetched() {
     let home = Home::new();
     let server = ReleaseServer::with_release(VERSION, small_release());
     install(&home, server.base()).run().success();
@@ -302,7 +302,7 @@ fn an_executable_without_a_receipt_is_the_users_and_used_as_it_is() {
 }
 
 #[test]
-fn an_executable_for_another_machine_or_without_permission_is_told_as_such() {
+fn an_executable_for_another_machine_or_without_permission_is_reported_as_such() {
     let home = Home::new().with_stand_in();
     let run = || home.stigmer(["local", "run", "--", "true"]).run();
     fs::set_permissions(home.temporal(), fs::Permissions::from_mode(0o644)).unwrap();
@@ -435,7 +435,7 @@ fn an_interrupted_download_leaves_nothing_behind() {
 }
 
 #[test]
-fn something_else_in_the_place_of_a_directory_is_told() {
+fn something_else_in_the_place_of_a_directory_is_reported() {
     let server = ReleaseServer::with_release(VERSION, small_release());
     for name in ["", "bin", "data", "logs", "run"] {
         let home = Home::new();
@@ -468,16 +468,16 @@ fn a_home_that_cannot_be_written_to_fails_before_anything_is_downloaded() {
 }
 
 #[test]
-fn a_full_disk_is_told_and_leaves_no_file() {
+fn a_full_disk_is_reported_and_leaves_no_file() {
     let Some(disk) = SmallDisk::mount(4 << 20) else {
         return skip("this user cannot mount a small disk");
     };
-    // What the archive says of itself does not fit.
+    // Its size, as the archive gives it, does not fit.
     let home = Home::below(&disk.path);
     let large = ReleaseServer::with_release(VERSION, &release(&executable(8 << 20, 4)));
     install(&home, large.base()).run().fails_with(&["MB", "free", "hint: ", "STIGMER_HOME"]);
     assert!(home.bin_names().is_empty(), "{:?}", home.bin_names());
-    // It would fit, but somebody else is quicker.
+    // It would fit, but somebody else fills the disk first.
     let gate = Gate::new();
     let fitting = ReleaseServer::with_release(VERSION, &release(&executable(1 << 20, 5)));
     fitting.script(&asset_path(VERSION), [Reply::Cut(700_000, Cut::Hold(gate.clone()))]);
@@ -489,13 +489,13 @@ fn a_full_disk_is_told_and_leaves_no_file() {
     gate.open();
     running.wait().fails_with(&["no space left", "hint: ", "STIGMER_HOME"]);
     assert!(home.bin_names().is_empty(), "{:?}", home.bin_names());
-    // With the room back, and on a file system of its own, all is well.
+    // With room again, it installs on a file system of its own.
     fs::remove_file(filler).unwrap();
     install(&home, fitting.base()).run().success();
     home.assert_quiet();
 }
 
-/// A file system in memory, of a few bytes; root alone can have one.
+/// A small file system in memory; only root can mount one.
 struct SmallDisk {
     path: std::path::PathBuf,
 }
@@ -513,7 +513,7 @@ impl SmallDisk {
         None
     }
 
-    /// Takes all that is free.
+    /// Fills the rest of it.
     fn fill(&self) -> std::path::PathBuf {
         use std::io::Write;
         let path = self.path.join("filler");
@@ -752,7 +752,7 @@ fn hostile_archives_are_refused_and_nothing_gets_its_final_name() {
     let server = &server;
     in_parallel(2, cases, move |(number, (what, bytes))| {
         let home = Home::new();
-        // Its digest is the published one: this is about what is inside.
+        // Its digest is the published one: only what is inside is wrong.
         let version = format!("9.1.{number}");
         server.publish(&version, &bytes);
         let outcome = home.stigmer(["local", "run"]).with_mirror(&version, server.base()).args(["--", "true"]).run();
@@ -784,7 +784,7 @@ fn memory_does_not_grow_with_the_archive() {
     start.wait_for_stdout("Ready.");
     let status = fs::read_to_string(format!("/proc/{}/status", start.id())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")).unwrap();
-    // A build for debugging has more than the 12 MB of one for release.
+    // A debug build takes more than the 12 MB of a release build.
     assert!(peak.parse::<u64>().unwrap() < 24 << 10, "{peak} kB");
     start.signal(libc::SIGTERM);
     start.wait().success();

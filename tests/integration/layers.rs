@@ -40,7 +40,7 @@ impl Program<'_> {
         self.layers.iter().position(|names| names.contains(&module))
     }
 
-    /// Everything in which picture and program differ.
+    /// Every way in which picture and program differ.
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let drawn: Vec<&str> = self.layers.concat();
@@ -102,7 +102,7 @@ fn imports(text: &str, path: &ModulePath) -> Vec<String> {
         if to_root > 0 && tokens[at..].starts_with(&prefix) {
             names.extend(first_names(&tokens[at + prefix.len()..]));
         }
-        // Each `super` of a chain but the first would seem to begin another.
+        // Or each later `super` of a chain would look like the start of another.
         let chain = tokens[at..].chunks(2).take_while(|pair| **pair == ["super", "::"]).count();
         at += (2 * chain).max(1);
     }

@@ -1,5 +1,5 @@
 //! What happens to a server that crashes, hangs or never serves, to a daemon
-//! that is killed or loses its terminal, and what the other commands tell of it.
+//! that is killed or loses its terminal, and what the other commands report of it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -63,7 +63,7 @@ fn shell<'h>(home: &'h Home, script: &str) -> Stigmer<'h> {
     Stigmer::of_program(home, "sh".as_ref(), ["-c", script]).env("stigmer", binary())
 }
 
-/// The session, terminal and state of a process, as Linux tells them.
+/// The state, session and terminal of a process, from /proc.
 #[cfg(target_os = "linux")]
 fn stat(pid: u32) -> (char, u32, i32) {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -113,7 +113,7 @@ fn five_failures_end_the_daemon_with_the_log_and_the_cause() {
 }
 
 #[test]
-fn the_first_starts_failure_is_final_and_told_alike_in_the_foreground_and_detached() {
+fn a_failed_first_start_is_final_and_reads_the_same_in_the_foreground_and_detached() {
     for arguments in [&["local", "start"][..], &["local", "start", "--detach"]] {
         let home = home();
         home.behave("exit-before-serving 7\nsay something is wrong");
@@ -146,7 +146,7 @@ fn an_executable_that_is_missing_for_a_moment_is_a_failure_like_others() {
 }
 
 #[test]
-fn a_server_killed_before_it_serves_is_told_with_its_signal() {
+fn a_server_killed_before_it_serves_is_reported_with_the_signal() {
     let home = home();
     home.behave("die-by 9");
     let outcome = home.stigmer(["local", "start"]).run();
@@ -202,7 +202,7 @@ fn a_port_taken_by_another_program_is_named_with_its_flag() {
         outcome.fails_with(&[&format!("port {port}"), "another program"]);
         assert!(outcome.hint().unwrap().contains(&format!("{flag} ")), "{}", outcome.describe());
         drop(other);
-        // Children that other tests just fork hold it for a moment longer.
+        // Children that other tests are just forking hold it for a moment longer.
         home.wait_for("a free port", || TcpStream::connect(("127.0.0.1", port)).is_err());
     }
     assert_eq!(home.starts(), []);
@@ -243,7 +243,7 @@ fn a_database_broken_before_it_ever_served_is_moved_aside_and_made_anew() {
 }
 
 #[test]
-fn a_database_that_served_is_never_touched_but_explained() {
+fn a_damaged_database_that_once_served_is_explained_and_never_touched() {
     let home = home();
     start_detached(&home);
     stop(&home);
@@ -485,7 +485,7 @@ fn commands_on_a_home_where_nothing_runs_say_so() {
 }
 
 #[test]
-fn status_tells_all_about_a_running_daemon() {
+fn status_shows_everything_about_a_running_daemon() {
     let home = home();
     start_detached(&home);
     let (code, state) = status(&home);
@@ -685,7 +685,7 @@ fn a_stop_ends_the_wait_before_a_restart() {
 }
 
 #[test]
-fn status_tells_of_a_server_that_does_not_answer() {
+fn status_reports_a_server_that_does_not_answer() {
     let home = home();
     start_detached(&home);
     home.behave("hang");

@@ -20,7 +20,7 @@ fn run_shell<'h>(home: &'h Home, script: &str) -> Stigmer<'h> {
     run(home, &["sh", "-c", script])
 }
 
-/// A place for what a command wants to tell the test.
+/// A file in which a command leaves something for the test.
 fn note(home: &Home, name: &str) -> PathBuf {
     home.root().join(name)
 }
@@ -68,7 +68,7 @@ fn the_commands_exit_status_is_passed_on_and_nothing_is_left() {
 }
 
 #[test]
-fn a_command_that_cannot_be_run_is_told_as_shells_do() {
+fn a_command_that_cannot_be_run_fails_as_in_a_shell() {
     let home = home();
     let plain = note(&home, "plain");
     fs::write(&plain, "no program").unwrap();
@@ -88,7 +88,7 @@ fn a_command_that_cannot_be_run_is_told_as_shells_do() {
 }
 
 #[test]
-fn the_command_is_told_where_temporal_is() {
+fn the_command_finds_temporals_address_in_its_environment() {
     let home = home();
     let script = "echo $TEMPORAL_ADDRESS $TEMPORAL_SERVICE_ADDRESS $TEMPORAL_NAMESPACE";
     let address = format!("127.0.0.1:{}", home.port());
@@ -195,7 +195,7 @@ fn ten_runs_at_once_all_work() {
 }
 
 #[test]
-fn a_daemon_that_was_there_is_used_and_left_running() {
+fn a_daemon_that_already_runs_is_used_and_left_running() {
     let home = home();
     home.stigmer(["local", "start", "--detach"]).run().success();
     let outcome = run_shell(&home, "echo $TEMPORAL_ADDRESS").run();
@@ -237,7 +237,7 @@ fn a_start_at_the_end_of_a_run_never_succeeds_in_vain() {
 }
 
 #[test]
-fn a_run_says_what_it_does_not_get_from_the_server_that_is_there() {
+fn a_run_warns_where_the_running_server_differs_from_what_was_asked_for() {
     let home = home();
     home.stigmer(["local", "start", "--detach"]).run().success();
     let outcome = home.stigmer(["local", "run", "--port", "7299", "--ui-port", "8299", "--", "true"]).run();
@@ -337,7 +337,7 @@ fn what_the_command_leaves_in_the_background_does_not_hold_the_run() {
 #[test]
 fn ctrl_c_reaches_the_command_first_and_temporal_stops_after_it() {
     let home = home();
-    // The command tells whether the server was still there at its own end.
+    // The command records whether the server was still there at its own end.
     let script = "trap 'sleep 0.2; \"$stigmer\" local status > seen; echo $? >> seen; exit 9' INT; \
                   echo begun > begun; while :; do sleep 0.01; done";
     let mut terminal = Pty::spawn(run_shell(&home, script).env("stigmer", binary()), 80, 24);
@@ -349,7 +349,7 @@ fn ctrl_c_reaches_the_command_first_and_temporal_stops_after_it() {
 }
 
 #[test]
-fn a_command_that_dies_of_ctrl_c_is_told_as_130() {
+fn a_command_killed_by_ctrl_c_makes_run_exit_with_130() {
     let home = home();
     let mut terminal = Pty::spawn(run_shell(&home, "echo begun > begun; exec sleep 1000"), 80, 24);
     wait_for_note(&home, "begun");

@@ -34,12 +34,13 @@ fn every_workflow_completes_while_temporal_is_killed_again_and_again() {
     }
     drop(stream.stdin.take());
     let output = stream.wait_with_output().unwrap();
-    let (told, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{told}\n{complaint}\n{}", home.describe());
-    let completed = told.split_once("\"completed\": ").and_then(|(_, rest)| rest.trim_end_matches("}\n").parse().ok());
-    let completed: usize = completed.unwrap_or_else(|| panic!("{told}\n{complaint}"));
+    let (printed, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}\n{complaint}\n{}", home.describe());
+    let completed =
+        printed.split_once("\"completed\": ").and_then(|(_, rest)| rest.trim_end_matches("}\n").parse().ok());
+    let completed: usize = completed.unwrap_or_else(|| panic!("{printed}\n{complaint}"));
     // One each 100 ms while Temporal serves, were it never slowed down.
-    assert!(completed >= 10 * kills, "{told}\n{complaint}");
+    assert!(completed >= 10 * kills, "{printed}\n{complaint}");
     println!("{kills} kills, {completed} workflows completed");
     home.stigmer(["local", "stop"]).run().success();
     home.assert_quiet();
@@ -52,7 +53,7 @@ fn nothing_outlives_a_killed_daemon_and_the_next_start_is_ready() {
     let kills = rounds(12, 50);
     let home = Home::new();
     for kill in 0..kills {
-        // Every other start has its database to make.
+        // Every other start has to make its database.
         if kill % 2 == 0 {
             let _ = fs::remove_dir_all(home.path().join("data"));
         }
@@ -122,8 +123,8 @@ fn a_kill_at_the_birth_of_the_database_breaks_no_later_start() {
             if lane == 1 {
                 daemon.signal(libc::SIGKILL);
             }
-            let told = daemon.stdout();
-            let (_, rest) = told.split_once("(PID: ").unwrap();
+            let printed = daemon.stdout();
+            let (_, rest) = printed.split_once("(PID: ").unwrap();
             let pid = rest.split(')').next().unwrap().parse().unwrap();
             signal(pid, libc::SIGKILL);
             if lane == 1 {

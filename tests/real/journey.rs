@@ -45,7 +45,7 @@ fn workflows_and_their_histories_outlive_every_graceful_stop() {
     home.assert_quiet();
     assert!(home.database().exists() && home.log().exists(), "{}", home.describe());
 
-    // Installed is installed: no request, and no harm when none could be made.
+    // Once installed it needs no request, and no network.
     let (connections, base) = (server.connections(), server.base());
     home.stigmer(["local", "start", "--detach", "--mirror", &base]).run().success();
     read_workflow(&home, tools, "across");

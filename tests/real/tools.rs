@@ -25,7 +25,7 @@ pub struct Tools {
     pub temporal: PathBuf,
 }
 
-/// None, after a word of it, where this machine has no Python to fetch them with.
+/// None where this machine has no Python to fetch them with; the test is skipped.
 #[track_caller]
 pub fn tools() -> Option<&'static Tools> {
     static TOOLS: OnceLock<Option<Tools>> = OnceLock::new();
@@ -118,12 +118,12 @@ pub fn read_workflow(home: &Home, tools: &Tools, id: &str) {
 }
 
 #[track_caller]
-pub fn check_workflow(told: &Outcome<'_>, id: &str) {
-    told.success().stdout_has(&format!("\"result\": \"Hello, {id}! Waited"));
+pub fn check_workflow(outcome: &Outcome<'_>, id: &str) {
+    outcome.success().stdout_has(&format!("\"result\": \"Hello, {id}! Waited"));
     for event in
         ["workflow_execution_started", "activity_task_completed", "timer_fired", "workflow_execution_completed"]
     {
-        told.stdout_has(&format!("\"{event}\""));
+        outcome.stdout_has(&format!("\"{event}\""));
     }
 }
 

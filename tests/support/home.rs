@@ -1,4 +1,4 @@
-//! An empty home for one test, and an end for all that was started in it.
+//! An empty home for one test, in which nothing outlives the test.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -134,7 +134,7 @@ impl Home {
         self
     }
 
-    /// Tells the stand-in how to behave, one behaviour a line.
+    /// Sets how the stand-in behaves, one behaviour a line.
     pub fn behave(&self, lines: &str) {
         // Renamed into place, because the stand-in may read it at any time.
         let partial = self.stand_in_dir().join("behaviour.partial");
@@ -214,7 +214,7 @@ impl Home {
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            // A zombie has no environment any more.
+            // A zombie no longer has an environment.
             let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
             if environment.split(|byte| *byte == 0).any(|variable| variable == marker.as_bytes()) {
                 found.push(pid);
@@ -341,7 +341,7 @@ fn list(directory: &Path, text: &mut String) {
     }
 }
 
-/// A test may have taken the permission to delete.
+/// A test may have taken away the permissions that deleting needs.
 fn make_writable(path: &Path) {
     if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
         let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));

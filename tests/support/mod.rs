@@ -1,15 +1,15 @@
 //! What the tests of the built program share.
 //!
 //! `Home` is one machine's worth of stigmer: an empty home, two free ports, a
-//! clean environment, and an end for every process that was started in it.
+//! clean environment; every process that was started in it is ended.
 //! `ReleaseServer` and `Proxy` are the network, on loopback; `archive` makes
 //! what is downloaded; `stand_in` is a `temporal` that misbehaves on request;
 //! `Pty` is a terminal.
 //!
 //! `STIGMER_TEST_BINARY` names another build of the program to be tested;
-//! `STIGMER_KEEP_HOMES`, when it is set, leaves the homes to be looked at.
+//! `STIGMER_KEEP_HOMES`, when it is set, keeps the homes for a look at them.
 
-// Each test crate uses its own part.
+// Each test crate uses only a part of it.
 #![allow(dead_code, unused_imports)]
 // Signals, terminals and socket options need the C library.
 #![allow(unsafe_code)]
@@ -63,8 +63,8 @@ pub fn has(program: &str, arguments: &[&str]) -> bool {
 /// Far beyond what anything here takes: a test that reaches it has failed.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// Waits until `condition` gives something. None when the time is up: the
-/// caller knows what to show.
+/// Waits until `condition` returns something; None when the time is up, so
+/// that the caller can show what it knows.
 pub fn wait_until<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
@@ -87,7 +87,7 @@ pub fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() -> bool
     }
 }
 
-/// Runs `work` for each item, so many at a time: most of a test is waiting.
+/// Runs `work` for each item, `threads` at a time: most of a test is waiting.
 pub fn in_parallel<T: Send>(threads: usize, items: impl IntoIterator<Item = T>, work: impl Fn(T) + Sync) {
     let items = std::sync::Mutex::new(items.into_iter().collect::<std::collections::VecDeque<T>>());
     std::thread::scope(|scope| {
@@ -105,7 +105,7 @@ pub fn in_parallel<T: Send>(threads: usize, items: impl IntoIterator<Item = T>, 
             })
             .collect();
         for worker in workers {
-            // The worker's own message is the one to be seen.
+            // Resumed, so that the worker's own message is the one shown.
             if let Err(panic) = worker.join() {
                 std::panic::resume_unwind(panic);
             }

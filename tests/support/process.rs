@@ -1,5 +1,5 @@
-//! Runs the built program, with a limit in time and output, and judges what
-//! came of it.
+//! Runs the built program, with limits on time and output, and checks what it
+//! did.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -15,9 +15,9 @@ use std::time::Duration;
 use super::home::Home;
 use super::{LIMIT, wait_until};
 
-/// Nothing here prints more; what does is ended.
+/// Nothing here prints more; a program that does is killed.
 const MAX_OUTPUT: usize = 256 << 20;
-/// Of a stream, in the message of a failed test.
+/// How much of a stream the message of a failed test shows.
 const SHOWN: usize = 8 << 10;
 
 /// The program under test: the one that cargo built, or another build of it.
@@ -317,8 +317,8 @@ impl Outcome<'_> {
         self.stderr.lines().find_map(|line| line.strip_prefix("hint: "))
     }
 
-    /// It failed as failures are promised to be told: exit code 1, one line
-    /// that says what failed and why in words, no trace of the program's inside.
+    /// It failed as promised: exit code 1, one line that says in words what
+    /// failed and why, and nothing of the program's internals.
     #[track_caller]
     pub fn fails_with(&self, words: &[&str]) -> &Self {
         self.fails_as(1, words)
@@ -357,7 +357,7 @@ fn describe(home: &Home, command: &str, status: &str, stdout: &str, stderr: &str
     )
 }
 
-/// Tells when the process has ended, and leaves it to be reaped by its owner.
+/// Receives something when the process has ended, and leaves it to its owner to reap.
 fn exit_of(pid: u32) -> Receiver<()> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
@@ -427,7 +427,7 @@ pub fn append_to(path: &Path) -> File {
     File::options().create(true).append(true).open(path).unwrap()
 }
 
-/// Sends a signal to a process that this test has to do with.
+/// Sends a signal to a process that this test started.
 pub fn signal(pid: u32, number: i32) {
     // SAFETY: no memory is involved.
     unsafe { libc::kill(pid as i32, number) };
@@ -447,8 +447,8 @@ pub fn with_blocked_signals(command: &mut Command) {
     }
 }
 
-/// What the test runner was told to ignore (`nohup`, a background job of a
-/// script) is not to be inherited by what is tested.
+/// Signals that the test runner ignores (under `nohup`, or as a background job
+/// of a script) must not be ignored by what is tested.
 fn with_default_signals(command: &mut Command) {
     // SAFETY: the closure calls only async-signal-safe functions.
     unsafe {

@@ -48,7 +48,7 @@ impl Pty {
         let (closing, closer) = io::pipe().unwrap();
         let thread = thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // EIO tells that nobody has the slave open any more.
+            // EIO: nobody has the slave open any more.
             while wait_for_output(&reader, &closing) {
                 let Ok(count @ 1..) = reader.read(&mut buffer) else { return };
                 shared.lock().unwrap().extend_from_slice(&buffer[..count]);
@@ -136,7 +136,7 @@ fn wait_for_output(master: &File, closing: &PipeReader) -> bool {
     let of = |descriptor| libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
     let mut both = [of(master.as_raw_fd()), of(closing.as_raw_fd())];
     loop {
-        // SAFETY: the pointer is to as many entries as are told.
+        // SAFETY: the pointer and the length are those of one array.
         let count = unsafe { libc::poll(both.as_mut_ptr(), both.len() as libc::nfds_t, -1) };
         if count > 0 {
             return both[1].revents == 0;

@@ -25,7 +25,7 @@ pub struct File {
     pub last_modified: Option<String>,
     /// Whether `Range` is honoured.
     pub ranges: bool,
-    /// Whether the length is told; the end of the connection tells it else.
+    /// Whether `Content-Length` is sent; otherwise the connection ends with the file.
     pub length: bool,
 }
 
@@ -60,7 +60,7 @@ impl File {
         range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
     }
 
-    /// What is said of the file when it is sent from byte `start` on.
+    /// The headers of the file when it is sent from byte `start` on.
     fn headers(&self, start: Option<u64>) -> Vec<(String, String)> {
         let total = self.bytes.len() as u64;
         let mut headers = Vec::new();
@@ -74,7 +74,7 @@ impl File {
         match start {
             Some(start) if start >= total => {
                 header("Content-Range", format!("bytes */{total}"));
-                // Its length is that of the body, which has nothing of the file.
+                // `Content-Length` is that of the body, which is not the file.
                 return headers;
             }
             Some(start) => header("Content-Range", format!("bytes {start}-{}/{total}", total - 1)),
@@ -102,7 +102,7 @@ pub enum Reply {
     Replace(File),
     /// These bytes and nothing else, then the end of the connection.
     Raw(Vec<u8>),
-    /// 206 with this `Content-Range`, whatever was asked for, and these bytes.
+    /// 206 with this `Content-Range`, whatever was requested, and these bytes.
     Part(String, Vec<u8>),
     /// Closed before a byte of the answer.
     Nothing,
@@ -388,10 +388,10 @@ impl Shared {
     }
 }
 
-/// One answer that is a file, and where it goes.
+/// The answer to one request for a file, and where it goes.
 struct Answer<'a, S> {
     shared: &'a Shared,
-    /// Of its request, as they are recorded.
+    /// Which of the recorded requests it answers.
     number: usize,
     stream: &'a mut S,
     socket: &'a TcpStream,

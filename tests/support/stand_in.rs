@@ -77,7 +77,7 @@ fn serve(options: &[&str], arguments: &[String]) {
         print_bytes(bytes);
     }
     if before < number("fail-first").unwrap_or(0) {
-        fail("told to fail");
+        fail("failing as requested");
     }
     if let Some(code) = number("exit-before-serving") {
         process::exit(code as i32);

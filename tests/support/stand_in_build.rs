@@ -1,4 +1,4 @@
-//! Compiles the stand-in, once for each state of its source.
+//! Compiles the stand-in, once for each version of its source.
 
 use std::env;
 use std::fs::{self, File};
@@ -18,8 +18,8 @@ pub fn stand_in() -> &'static Path {
         (SOURCE, &rustc).hash(&mut hasher);
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let path = directory.join(format!("stand-in-{:016x}", hasher.finish()));
-        // Several test programs may be here at once; the rename makes a killed
-        // one harmless.
+        // Several test programs may compile it at once; the rename makes one that
+        // is killed harmless.
         let lock = File::create(directory.join("stand-in.lock")).unwrap();
         lock.lock().unwrap();
         if !path.exists() {

@@ -1,4 +1,4 @@
-//! A certificate authority of our own, as a company has one.
+//! A certificate authority of our own, such as companies have.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl Authority {
         std::fs::write(path, self.pem()).unwrap();
     }
 
-    /// For a server that answers to `names`.
+    /// The configuration of a server that answers to `names`.
     pub fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();

@@ -99,14 +99,14 @@ fn judge(number: i64, arguments: [u64; 6]) -> Call {
         libc::SYS_openat if creates(arguments[2]) => Call::Change,
         #[cfg(target_arch = "x86_64")]
         libc::SYS_open if creates(arguments[1]) => Call::Change,
-        // Not what it says on its own streams.
+        // Not what it writes to its own streams.
         libc::SYS_write if arguments[0] > 2 => Call::Change,
         _ => Call::Other,
     }
 }
 
 /// The system call that the stopped child is about to make; None when it
-/// comes out of one.
+/// returns from one.
 fn entered(pid: libc::pid_t) -> Option<(i64, [u64; 6])> {
     const GET_SYSCALL_INFO: i64 = 0x420e;
     const ENTRY: u8 = 1;
