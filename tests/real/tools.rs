@@ -144,7 +144,6 @@ pub fn is_ready(home: &Home) -> bool {
 }
 
 /// Sends a signal to a process that this test started.
-#[allow(unsafe_code)]
 pub fn signal(pid: u32, number: i32) {
     // SAFETY: no memory is involved.
     unsafe { libc::kill(pid as i32, number) };

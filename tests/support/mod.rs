@@ -11,8 +11,6 @@
 
 // Each test crate uses only a part of it.
 #![allow(dead_code, unused_imports)]
-// Signals, terminals and socket options need the C library.
-#![allow(unsafe_code)]
 
 pub mod archive;
 pub mod home;
