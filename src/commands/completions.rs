@@ -91,10 +91,12 @@ fn bash_case(command: &CommandSpec) -> String {
 
 /// All flags of the options that `is_wanted`, each once, as a pattern.
 fn bash_flags(is_wanted: impl Fn(&OptionSpec) -> bool) -> String {
-    let options = leaves().flat_map(CommandSpec::options).filter(|option| is_wanted(option));
-    let mut all: Vec<String> = options.flat_map(flags).collect();
-    all.sort();
-    all.dedup();
+    let mut all: Vec<String> = Vec::new();
+    for flag in leaves().flat_map(CommandSpec::options).filter(|option| is_wanted(option)).flat_map(flags) {
+        if !all.contains(&flag) {
+            all.push(flag);
+        }
+    }
     all.join("|")
 }
 
