@@ -3,7 +3,7 @@
 ARGS ?=
 PREFIX ?= /usr/local
 ARCH ?= x86_64
-# How `make dist` builds: `rustup` or a script such as .ci/static.
+# What builds the static binary: `rustup`, or a script such as .ci/static.
 STATIC ?= rustup
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -11,7 +11,7 @@ TARGET := $(ARCH)-unknown-linux-musl
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PINNED := $(shell sed -n 's/^version //p' src/pinned.txt)
 RELEASES := https://github.com/temporalio/cli/releases/download/v$(PINNED)/checksums.txt
-# Releases as they were fetched, or packed from the Python package.
+# Releases, fetched as they are or packed from the Python package.
 FETCHED := $(TARGET_DIR)/mirror
 
 .DEFAULT_GOAL := help
@@ -38,17 +38,17 @@ else
 	@exec "$(TARGET_DIR)/release/stigmer" local start $(ARGS)
 endif
 
-test: test-hermetic ## run all tests, those on the real Temporal included
+test: test-hermetic ## run all tests, including those on the real Temporal
 	cargo test --locked --test real
 
-# These mostly wait, so that more of them than cores can run at once.
+# These mostly wait, so more of them than there are cores can run at once.
 test-hermetic: ## run the tests that need no network at all
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-8} cargo test --locked --bin stigmer --test integration
 
 test-full: test-hermetic ## run all tests, the fault runs at full length (about 15 minutes)
 	STIGMER_FULL=1 cargo test --locked --test real
 
-bench: build ## measure against the peers; writes target/bench.md
+bench: build ## measure against the alternatives; writes target/bench.md
 	python3 tests/bench/bench.py --build
 
 lint: ## check formatting and run clippy
@@ -71,7 +71,7 @@ dist: static ## make dist/stigmer-<version>-<target>.tar.gz, reproducibly
 	rm -rf dist/stage && mkdir -p dist/stage/stigmer-$(VERSION)/completions
 	install -m 755 target/static/$(TARGET)/dist/stigmer dist/stage/stigmer-$(VERSION)/stigmer
 	install -m 644 README.md LICENSE dist/stage/stigmer-$(VERSION)/
-	@# For another architecture than this machine's, its own build prints them.
+	@# Where the binary is for another architecture, a build for this machine prints them.
 	stigmer=target/static/$(TARGET)/dist/stigmer; \
 	$$stigmer --version > /dev/null 2>&1 || { cargo build --locked -q && stigmer="$(TARGET_DIR)/debug/stigmer"; }; \
 	"$$stigmer" completions bash > dist/stage/stigmer-$(VERSION)/completions/stigmer.bash && \
@@ -82,13 +82,13 @@ dist: static ## make dist/stigmer-<version>-<target>.tar.gz, reproducibly
 	rm -rf dist/stage
 	cd dist && sha256sum stigmer-$(VERSION)-*.tar.gz > SHA256SUMS && cat SHA256SUMS
 
-fuzz: ## fuzz what reads strangers' bytes (SECONDS_EACH=600)
+fuzz: ## fuzz whatever reads untrusted bytes (SECONDS_EACH=600)
 	tests/fuzz/run
 
-picture: build mirror ## make the README's picture anew
+picture: build mirror ## redraw the README's picture of a first run
 	python3 tests/picture.py "$(TARGET_DIR)/release/stigmer" "$(FETCHED)"
 
-pin: ## pin another Temporal CLI (TEMPORAL=X.Y.Z, MIRROR=URL|DIR)
+pin: ## pin another release of the Temporal CLI (TEMPORAL=X.Y.Z, MIRROR=URL|DIR)
 	python3 -B tests/real/pin.py "$(TEMPORAL)" "$(FETCHED)" $(if $(MIRROR),--mirror "$(MIRROR)")
 	$(MAKE) picture
 
@@ -99,7 +99,7 @@ install: build ## install the release binary to PREFIX/bin
 	mkdir -p $(DESTDIR)$(PREFIX)/bin
 	install -m 755 "$(TARGET_DIR)/release/stigmer" $(DESTDIR)$(PREFIX)/bin/stigmer
 
-ci: ## everything that CI does
+ci: ## do everything that CI does
 	.ci/run
 
 clean: ## remove what was built

@@ -1,4 +1,4 @@
-"""Makes .assets/first-run.svg, the README's picture of a first run, from what
+"""Draws .assets/first-run.svg, the README's picture of a first run, from what
 stigmer really prints on a terminal. Usage: python3 tests/picture.py STIGMER MIRROR"""
 
 import html
@@ -16,6 +16,8 @@ import time
 COLOURS = {"31": "#f47067", "32": "#57ab5a", "33": "#c69026", "36": "#39c5cf"}
 LINE_HEIGHT, MARGIN, WIDTH = 22, 24, 760
 LIMIT_SECONDS = 120
+# As it is where the default port is free.
+UI_PORT = 8233
 
 
 def record(stigmer: str, mirror: str) -> str:
@@ -44,7 +46,7 @@ def record(stigmer: str, mirror: str) -> str:
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if status != 0 or not asked:
             sys.exit(f"picture: stigmer exited {status}:\n{output.decode(errors='replace')}")
-        return output.decode().replace(f":{ui_port}", ":8233")
+        return output.decode().replace(f":{ui_port}", f":{UI_PORT}")
 
 
 def free_ports() -> list[str]:
@@ -56,8 +58,8 @@ def free_ports() -> list[str]:
 
 
 def screen(output: str) -> list[str]:
-    """The lines that stay: what was redrawn in place is gone. One PID, and the
-    default port, for all runs: the picture changes only when the words do."""
+    """The lines that remain, without what was redrawn in place. The PID is always
+    the same, so that the picture changes only when the words do."""
     lines = [re.split(r"\r\x1b\[K|\r", line.rstrip("\r"))[-1] for line in output.split("\n")]
     return [re.sub(r"PID: \d+", "PID: 19918", line) for line in lines if line]
 

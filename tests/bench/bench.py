@@ -3,11 +3,11 @@
 
     python3 tests/bench/bench.py [--rounds N] [--build]        (or: make bench)
 
-Everything runs on this machine in one run: the same Temporal, the same
-loopback server, the same probe; the candidates take turns within each round,
-so that a slow moment of the machine hits all of them. Figures are medians.
-What is not installed here (runsv, supervisord, curl) is reported as not
-measured. STIGMER names the binary, by default target/release/stigmer.
+Everything is measured on this machine in one run, with the same Temporal, the
+same loopback server and the same probe; the candidates take turns within each
+round, so that a slow moment of the machine affects them all. Figures are
+medians. What is not installed (runsv, supervisord, curl) is reported as not
+measured. STIGMER names the binary; the default is target/release/stigmer.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def main():
             bench.end_processes()
     report = bench.report()
     (TARGET / "bench.md").write_text(report)
-    # Every single figure, for who wants to see how they spread.
+    # Every single figure, for those who want to see the spread.
     (TARGET / "bench.json").write_text(json.dumps(bench.figures, indent=1))
     print(report)
     say(f"written to {TARGET / 'bench.md'}")

