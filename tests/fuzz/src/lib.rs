@@ -1,8 +1,10 @@
 //! The program's own modules, as a library for the fuzz targets.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 #[path = "../../../src/cli.rs"]
 mod cli;
+#[path = "../../../src/clock.rs"]
+mod clock;
 #[path = "../../../src/config.rs"]
 pub mod config;
 #[path = "../../../src/digest.rs"]
@@ -17,11 +19,13 @@ mod home;
 pub mod install;
 #[path = "../../../src/own_file.rs"]
 mod own_file;
+#[path = "../../../src/ownership.rs"]
+mod ownership;
 #[path = "../../../src/pinned.rs"]
 mod pinned;
 #[path = "../../../src/release.rs"]
 pub mod release;
-#[path = "../../../src/sys.rs"]
+#[path = "../../../src/sys/mod.rs"]
 mod sys;
 #[path = "../../../src/terminal.rs"]
 mod terminal;
