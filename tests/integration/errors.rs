@@ -234,6 +234,7 @@ fn without_numbers(line: &str, home: &Home) -> String {
             _ if word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) => "DIGEST",
             Some(port) if port == home.port() => "7233",
             Some(port) if port == home.ui_port() => "8233",
+            Some(port) if port == home.port() + 1 => "7234",
             // One that the system chose.
             Some(10_000..) if text.ends_with("127.0.0.1:") => "PORT",
             _ => word,

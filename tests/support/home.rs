@@ -291,7 +291,8 @@ impl Port {
         // Test programs that run side by side begin at different places.
         let start = std::process::id().wrapping_mul(7919);
         for _ in 0..PORTS {
-            let number = FIRST_PORT + start.wrapping_add(COUNTER.fetch_add(1, Ordering::Relaxed)) % PORTS;
+            // Every other one: a hint that proposes the next port names none of ours.
+            let number = FIRST_PORT + start.wrapping_add(COUNTER.fetch_add(2, Ordering::Relaxed)) % PORTS;
             let number = number as u16;
             let Ok(lock) = UdpSocket::bind(("127.0.0.1", number)) else { continue };
             // Asked by connecting: a socket that listened would live on for a
