@@ -37,6 +37,8 @@ pub struct Managed {
     /// None: `--temporal-arg --headless` turned it off.
     pub ui: Option<Ui>,
     pub database: DatabaseChoice,
+    /// Those that `--temporal-arg --sqlite-pragma` sets, `name=value` each.
+    pub pragmas: Vec<OsString>,
     pub version: Setting<Version>,
     /// None: the one that we install.
     pub executable: Setting<Option<PathBuf>>,
@@ -188,6 +190,7 @@ impl Resolver<'_> {
         Ok(Managed {
             ui: self.ui(ip.value, port.value, &temporal_args)?,
             database: self.database(&temporal_args),
+            pragmas: arguments(&temporal_args, &["--sqlite-pragma"]).into_iter().map(OsString::from).collect(),
             version: self.setting(&cli::TEMPORAL_VERSION, version)?,
             executable: self.executable()?,
             mirror: self.mirror()?,
@@ -212,14 +215,14 @@ impl Resolver<'_> {
             return Err(Error::usage(format!("port {port} cannot serve both gRPC and the Web UI"))
                 .hint("choose two with --port and --ui-port"));
         }
-        let ip = argument(temporal_args, &["--ui-ip"]).and_then(|ip| ip.to_str()?.parse().ok()).unwrap_or(ip);
+        let ip = arguments(temporal_args, &["--ui-ip"]).last().and_then(|ip| ip.to_str()?.parse().ok()).unwrap_or(ip);
         Ok(Some(Ui { ip, port: ui_port }))
     }
 
     fn database(&self, temporal_args: &[OsString]) -> DatabaseChoice {
-        match argument(temporal_args, &["--db-filename", "-f"]) {
+        match arguments(temporal_args, &["--db-filename", "-f"]).last() {
             None => DatabaseChoice::Home,
-            Some(path) if path.is_empty() || path == ":memory:" => DatabaseChoice::InMemory,
+            Some(path) if path.is_empty() || *path == ":memory:" => DatabaseChoice::InMemory,
             Some(path) => DatabaseChoice::At(self.directory.join(path)),
         }
     }
@@ -303,22 +306,22 @@ impl Resolver<'_> {
     }
 }
 
-/// The last value of a flag, as Temporal's parser (pflag) reads it: in the next
+/// Every value of a flag, as Temporal's parser (pflag) reads it: in the next
 /// argument, after a `=`, or, for a short flag, attached.
-fn argument<'a>(arguments: &'a [OsString], names: &[&str]) -> Option<&'a OsStr> {
+fn arguments<'a>(arguments: &'a [OsString], names: &[&str]) -> Vec<&'a OsStr> {
     let mut arguments = arguments.iter().map(|argument| argument.as_bytes());
-    let mut found = None;
+    let mut found = Vec::new();
     while let Some(argument) = arguments.next() {
         for name in names {
             match argument.strip_prefix(name.as_bytes()) {
-                Some([]) => found = arguments.next(),
-                Some([b'=', value @ ..]) => found = Some(value),
-                Some(value) if name.len() == 2 => found = Some(value),
+                Some([]) => found.extend(arguments.next()),
+                Some([b'=', value @ ..]) => found.push(value),
+                Some(value) if name.len() == 2 => found.push(value),
                 _ => continue,
             }
         }
     }
-    found.map(OsStr::from_bytes)
+    found.into_iter().map(OsStr::from_bytes).collect()
 }
 
 /// In the words that Temporal takes (Go's strconv.ParseBool).
@@ -631,6 +634,8 @@ mod tests {
         ] {
             assert_eq!(with(arguments).database, database, "{arguments:?}");
         }
+        let config = with(&["--sqlite-pragma", "a=1", "--x", "--sqlite-pragma=b=2", "--sqlite-pragmas=c=3"]);
+        assert_eq!(config.pragmas, ["a=1", "b=2"]);
         for argument in ["--port", "--port=1", "--ip", "--ui-port=2", "-p", "-p7300"] {
             let error = resolve_with(options(&["--log-level", argument]), &[]).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{argument}");

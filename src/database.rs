@@ -15,6 +15,7 @@ use crate::clock::after;
 use crate::error::{Error, Result};
 use crate::events::{Events, Halt};
 use crate::lock::Lock;
+use crate::sys;
 use crate::terminal::{Terminal, Wait};
 
 /// A server that lost its daemon stops within this time.
@@ -66,6 +67,13 @@ impl Database {
         &self.lock
     }
 
+    /// Whether it can have a write-ahead log: SQLite's needs memory that
+    /// processes share, in a file beside the database. Where there is none,
+    /// a database that is in this mode cannot be opened at all.
+    pub fn can_have_wal(&self) -> bool {
+        sys::can_map_shared(self.lock.file())
+    }
+
     /// To be called before each start: marks a database that is about to be made.
     pub fn prepare(&self) -> Result<()> {
         if self.path.exists() {
@@ -96,12 +104,12 @@ impl Database {
         let aside = with_suffix(&self.path, ".broken");
         for suffix in SUFFIXES {
             let (from, to) = (with_suffix(&self.path, suffix), with_suffix(&aside, suffix));
-            match fs::rename(&from, &to) {
-                Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io("move away", from.display(), &cause));
-                }
-                _ => {}
-            }
+            let moved = match fs::rename(&from, &to) {
+                // What an earlier one left there is not of this one.
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => remove_if_there(&to),
+                done => done,
+            };
+            moved.map_err(|cause| Error::io("move away", from.display(), &cause))?;
         }
         Ok(aside)
     }
@@ -127,6 +135,13 @@ fn resolve(mut path: PathBuf) -> PathBuf {
     path
 }
 
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
+        _ => Ok(()),
+    }
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name: OsString = path.as_os_str().to_owned();
     name.push(suffix);
@@ -147,10 +162,12 @@ mod tests {
         database.prepare().unwrap();
         fs::write(database.path(), "half").unwrap();
         fs::write(with_suffix(database.path(), "-wal"), "w").unwrap();
+        fs::write(directory.join("t.db.broken-shm"), "of an earlier one").unwrap();
         assert!(database.never_served());
         let aside = database.move_aside().unwrap();
         assert_eq!(fs::read(&aside).unwrap(), b"half");
         assert!(!database.path().exists() && with_suffix(&aside, "-wal").exists());
+        assert!(!with_suffix(&aside, "-shm").exists());
         fs::write(database.path(), "whole").unwrap();
         database.has_served();
         database.prepare().unwrap();

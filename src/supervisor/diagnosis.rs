@@ -99,7 +99,10 @@ fn hint(cause: Option<Cause>, fault: Option<&Fault>, database: Option<&Path>, lo
     match (cause, database.map(Path::display), fault) {
         (Some(Cause::PortTaken), ..) => "the port was taken meanwhile; choose others with --port and --ui-port".into(),
         (Some(Cause::NotADatabase), Some(path), _) => {
-            format!("{path} cannot be used as a database; to start over, move it away: its workflows are in it")
+            format!(
+                "{path} cannot be used as a database; to start over, move it away, with {path}-wal and {path}-shm \
+                 where they exist: its workflows are in them"
+            )
         }
         (Some(Cause::DatabaseNotWritable), Some(path), _) => {
             format!("{path} cannot be written to; check its permissions and the free space")

@@ -1,5 +1,6 @@
 //! The Temporal process: spawned, signalled, reaped.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -8,8 +9,16 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use super::Plan;
 use crate::config::DatabaseChoice;
+use crate::database::Database;
 use crate::error::{Error, Result, reason};
 use crate::sys::{self, SIGKILL, SIGTERM};
+
+/// How SQLite is to keep the database. Measured with 300 small workflows, 40 in
+/// flight: with Temporal's defaults, a rollback journal that is synced at each
+/// commit, 13 a second; with a write-ahead log 26; with one that is synced only
+/// when it is emptied into the database 44, in memory 38. A larger cache, memory
+/// maps, temporary tables in memory and rarer checkpoints changed nothing.
+const PRAGMAS: [(&str, &str); 2] = [("journal_mode", "WAL"), ("synchronous", "NORMAL")];
 
 /// A server that was spawned and not yet reaped. Dropped, it is killed: the
 /// supervisor leaves nothing running on any path.
@@ -77,6 +86,9 @@ fn command(plan: &Plan<'_>) -> Command {
     if let (Some(database), DatabaseChoice::Home) = (&plan.database, &config.database) {
         command.arg("--db-filename").arg(database.path());
     }
+    if plan.database.as_ref().is_some_and(Database::can_have_wal) {
+        command.args(pragma_options(&config.pragmas));
+    }
     command.args(&config.temporal_args);
     command.current_dir(&plan.directory);
     // Without one, in a container with no /etc/passwd, Temporal 1.9.1 ends
@@ -88,6 +100,22 @@ fn command(plan: &Plan<'_>) -> Command {
         }
     }
     command
+}
+
+/// Ours, but for those that the user sets. Without our journal none is left:
+/// with a rollback journal `synchronous=NORMAL` could break the database.
+fn pragma_options(of_user: &[OsString]) -> Vec<String> {
+    let name_of = |pragma: &OsString| {
+        let pragma = pragma.to_string_lossy();
+        pragma.split('=').next().unwrap_or_default().trim().to_ascii_lowercase()
+    };
+    let theirs: Vec<_> = of_user.iter().map(name_of).collect();
+    let is_theirs = |name: &str| theirs.iter().any(|their| their == name);
+    if is_theirs("journal_mode") {
+        return Vec::new();
+    }
+    let ours = PRAGMAS.iter().filter(|(name, _)| !is_theirs(name));
+    ours.map(|(name, value)| format!("--sqlite-pragma={name}={value}")).collect()
 }
 
 fn cannot_execute(executable: &Path, cause: &io::Error) -> Error {
@@ -108,5 +136,21 @@ pub fn in_words(status: ExitStatus) -> String {
             format!("signal {signal} ({name})")
         }
         (None, code) => format!("exit status {}", code.unwrap_or(-1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pragma_of_the_user_wins_and_his_journal_excludes_all_of_ours() {
+        let options = |of_user: &[&str]| pragma_options(&of_user.iter().map(OsString::from).collect::<Vec<_>>());
+        let (journal, synchronous) = ("--sqlite-pragma=journal_mode=WAL", "--sqlite-pragma=synchronous=NORMAL");
+        assert_eq!(options(&[]), [journal, synchronous]);
+        assert_eq!(options(&["cache_size=-65536"]), [journal, synchronous]);
+        assert_eq!(options(&["Synchronous = FULL"]), [journal]);
+        assert_eq!(options(&["journal_mode=DELETE"]), [""; 0]);
+        assert_eq!(options(&["journal_mode=WAL", "synchronous=EXTRA"]), [""; 0]);
     }
 }

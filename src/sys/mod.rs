@@ -9,7 +9,7 @@ mod processes;
 mod signals;
 mod streams;
 
-pub use self::files::{free_space, start_writeback};
+pub use self::files::{can_map_shared, free_space, start_writeback};
 pub use self::processes::{
     Fork, birth, close_all_but, detach_from_terminal, effective_user, executable, exit_code, fork, has_ended, is_alive,
     prepare_server, redirect_standard_streams, wait_for_child,

@@ -257,6 +257,26 @@ fn a_damaged_database_that_once_served_is_explained_and_never_touched() {
 }
 
 #[test]
+fn the_database_has_a_write_ahead_log_unless_the_user_chose_otherwise() {
+    let home = home();
+    let pragmas_of = |arguments: &[&str]| {
+        home.stigmer(["local", "start", "--detach"]).args(arguments).run().success();
+        stop(&home);
+        let (_, started) = home.starts().pop().unwrap();
+        started
+            .split(' ')
+            .filter_map(|word| word.strip_prefix("--sqlite-pragma="))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(pragmas_of(&[]), ["journal_mode=WAL", "synchronous=NORMAL"]);
+    let full = ["--temporal-arg", "--sqlite-pragma=synchronous=FULL"];
+    assert_eq!(pragmas_of(&full), ["journal_mode=WAL", "synchronous=FULL"]);
+    assert_eq!(pragmas_of(&["--temporal-arg=--sqlite-pragma=journal_mode=DELETE"]), ["journal_mode=DELETE"]);
+    home.assert_quiet();
+}
+
+#[test]
 fn one_database_has_one_server_whatever_the_home() {
     let (first, second) = (home(), home());
     start_detached(&first);
