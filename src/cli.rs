@@ -185,6 +185,16 @@ pub const MIRROR: OptionSpec = setting("mirror", "URL|DIR", "where releases come
 pub const OFFLINE: OptionSpec = switch("offline", "never touch the network").variable("STIGMER_OFFLINE");
 pub const TEMPORAL_ARG: OptionSpec =
     setting("temporal-arg", "ARG", "pass ARG to 'temporal server start-dev' (repeatable)");
+pub const NAMESPACE: OptionSpec = setting("namespace", "NS", "namespace, made where it is missing (repeatable)")
+    .short('n')
+    .variable("TEMPORAL_NAMESPACE")
+    .default("default");
+pub const SEARCH_ATTRIBUTE: OptionSpec =
+    setting("search-attribute", "NAME=TYPE", "search attribute of these namespaces (repeatable)");
+pub const RETENTION: OptionSpec =
+    setting("retention", "DURATION", "how long closed workflows are kept, such as 36h or 30d")
+        .variable("STIGMER_RETENTION")
+        .default("7d");
 pub const READY_TIMEOUT: OptionSpec = setting("ready-timeout", "SECONDS", "how long Temporal may take to become ready")
     .variable("STIGMER_READY_TIMEOUT")
     .default("30");
@@ -195,6 +205,9 @@ pub const SERVER_OPTIONS: &[&OptionSpec] = &[
     &UI_PORT,
     &IP,
     &TEMPORAL_HOST,
+    &NAMESPACE,
+    &SEARCH_ATTRIBUTE,
+    &RETENTION,
     &TEMPORAL_ARG,
     &READY_TIMEOUT,
     &TEMPORAL_VERSION,

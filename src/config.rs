@@ -4,6 +4,8 @@
 //! setting knows where it came from. Pure: the environment comes in as a
 //! function, so that the whole is tested as a table.
 
+pub mod namespaces;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use self::namespaces::{Namespaces, SearchAttribute, parse_namespace, parse_retention, parse_search_attribute};
 use crate::cli::{self, OptionSpec, Options};
 use crate::error::{Error, Result};
 use crate::pinned;
@@ -44,6 +47,9 @@ pub struct Managed {
     pub executable: Setting<Option<PathBuf>>,
     pub mirror: Setting<Mirror>,
     pub offline: Setting<bool>,
+    pub namespaces: Namespaces,
+    /// Those that `--temporal-arg --namespace` names.
+    pub namespace_args: Vec<OsString>,
     pub temporal_args: Vec<OsString>,
     pub ready_timeout: Setting<Duration>,
 }
@@ -70,8 +76,17 @@ pub enum DatabaseChoice {
 #[derive(Debug)]
 pub struct External {
     pub address: Setting<Address>,
+    /// Never empty; the first is the one that clients are told.
+    pub namespaces: Setting<Vec<String>>,
     /// Flags that were given, and mean nothing here.
     pub ignored: Vec<&'static str>,
+}
+
+impl External {
+    /// The one that clients are told.
+    pub fn namespace(&self) -> &str {
+        self.namespaces.value.first().map_or("", String::as_str)
+    }
 }
 
 /// A value and where it came from.
@@ -190,11 +205,17 @@ impl Resolver<'_> {
         Ok(Managed {
             ui: self.ui(ip.value, port.value, &temporal_args)?,
             database: self.database(&temporal_args),
-            pragmas: arguments(&temporal_args, &["--sqlite-pragma"]).into_iter().map(OsString::from).collect(),
+            pragmas: owned(arguments(&temporal_args, &["--sqlite-pragma"])),
+            namespace_args: owned(arguments(&temporal_args, &["--namespace", "-n"])),
             version: self.setting(&cli::TEMPORAL_VERSION, version)?,
             executable: self.executable()?,
             mirror: self.mirror()?,
             offline: self.setting(&cli::OFFLINE, yes_or_no)?,
+            namespaces: Namespaces {
+                names: self.namespaces()?,
+                search_attributes: self.search_attributes()?,
+                retention: self.setting(&cli::RETENTION, parse_retention)?,
+            },
             ready_timeout: self.setting(&cli::READY_TIMEOUT, seconds)?,
             ip,
             port,
@@ -228,7 +249,8 @@ impl Resolver<'_> {
     }
 
     fn external(&self, typed: &Setting<OsString>) -> Result<External> {
-        let managed_only = cli::SERVER_OPTIONS.iter().filter(|option| option.long != cli::TEMPORAL_HOST.long);
+        let of_both = [cli::TEMPORAL_HOST.long, cli::NAMESPACE.long];
+        let managed_only = cli::SERVER_OPTIONS.iter().filter(|option| !of_both.contains(&option.long));
         let given = managed_only.filter(|option| self.options.value(option).is_some());
         let ignored: Vec<_> = given.map(|option| option.long).collect();
         if let (Source::Flag(host), [first, ..]) = (typed.source, ignored.as_slice()) {
@@ -239,7 +261,43 @@ impl Resolver<'_> {
             let shown = without_credentials(&typed.value.to_string_lossy());
             Error::usage(format!("{} cannot be '{shown}': {}", typed.source, why.what)).hint(why.hint)
         })?;
-        Ok(External { address: Setting { value: address, source: typed.source }, ignored })
+        let address = Setting { value: address, source: typed.source };
+        Ok(External { address, namespaces: self.namespaces()?, ignored })
+    }
+
+    /// All that were typed, or the one of the variable; each once.
+    fn namespaces(&self) -> Result<Setting<Vec<String>>> {
+        let first = self.typed(&cli::NAMESPACE).unwrap_or_else(|| default_of(&cli::NAMESPACE));
+        let source = first.source;
+        let typed = match source {
+            Source::Flag(_) => self.options.values(&cli::NAMESPACE).map(OsString::from).collect(),
+            _ => vec![first.value],
+        };
+        let mut names = Vec::new();
+        for value in typed {
+            let name = Setting { value, source }.parse(parse_namespace)?.value;
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Ok(Setting { value: names, source })
+    }
+
+    fn search_attributes(&self) -> Result<Vec<SearchAttribute>> {
+        let mut attributes: Vec<SearchAttribute> = Vec::new();
+        for typed in self.options.values(&cli::SEARCH_ATTRIBUTE) {
+            let source = Source::Flag(cli::SEARCH_ATTRIBUTE.long);
+            let attribute = Setting { value: typed.into(), source }.parse(parse_search_attribute)?.value;
+            match attributes.iter().find(|other| other.name == attribute.name) {
+                Some(other) if *other != attribute => {
+                    return Err(Error::usage(format!("a search attribute cannot be both {other} and {attribute}"))
+                        .hint("leave out one of them"));
+                }
+                Some(_) => {}
+                None => attributes.push(attribute),
+            }
+        }
+        Ok(attributes)
     }
 
     /// Flag > environment variable; an empty variable counts as unset.
@@ -254,8 +312,7 @@ impl Resolver<'_> {
 
     /// The option's value, or its default, which is parsed just the same.
     fn setting<T>(&self, option: &OptionSpec, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<Setting<T>> {
-        let default = || Setting { value: option.default.unwrap_or_default().into(), source: Source::Default };
-        self.typed(option).unwrap_or_else(default).parse(parse)
+        self.typed(option).unwrap_or_else(|| default_of(option)).parse(parse)
     }
 
     fn executable(&self) -> Result<Setting<Option<PathBuf>>> {
@@ -324,6 +381,10 @@ fn arguments<'a>(arguments: &'a [OsString], names: &[&str]) -> Vec<&'a OsStr> {
     found.into_iter().map(OsStr::from_bytes).collect()
 }
 
+fn owned(values: Vec<&OsStr>) -> Vec<OsString> {
+    values.into_iter().map(OsString::from).collect()
+}
+
 /// In the words that Temporal takes (Go's strconv.ParseBool).
 fn is_headless(arguments: &[OsString]) -> bool {
     let of_argument = |argument: &OsString| match argument.to_str()?.strip_prefix("--headless")? {
@@ -341,6 +402,10 @@ fn port_above(port: u16) -> Result<u16> {
         Error::usage(format!("no port is left for the Web UI: {port} + {offset} is above 65535"))
             .hint("choose one with --ui-port, for example --ui-port 8233")
     })
+}
+
+fn default_of(option: &OptionSpec) -> Setting<OsString> {
+    Setting { value: option.default.unwrap_or_default().into(), source: Source::Default }
 }
 
 /// Empty, as the default of a switch, is no.
@@ -510,8 +575,12 @@ mod tests {
                 ("STIGMER_TEMPORAL_MIRROR", "https://mirror.example/releases/"),
                 ("STIGMER_OFFLINE", "1"),
                 ("STIGMER_READY_TIMEOUT", "7"),
+                ("TEMPORAL_NAMESPACE", "orders"),
+                ("STIGMER_RETENTION", "36h"),
             ],
         );
+        assert_eq!(config.namespaces.names.value, ["orders"]);
+        assert_eq!(config.namespaces.retention.value, Duration::from_secs(36 * 3600));
         assert_eq!((config.port.value, config.ui_url().unwrap()), (1, "http://localhost:2".into()));
         assert_eq!(config.local_address().to_string(), "127.0.0.1:1");
         assert_eq!(config.version.value.to_string(), "1.8.3");
@@ -534,6 +603,8 @@ mod tests {
             ("STIGMER_OFFLINE", "maybe"),
             ("STIGMER_READY_TIMEOUT", "0"),
             ("STIGMER_READY_TIMEOUT", "soon"),
+            ("STIGMER_RETENTION", "30"),
+            ("TEMPORAL_NAMESPACE", "two words"),
             ("TEMPORAL_SERVICE_ADDRESS", "http://x:1"),
         ] {
             let error = resolve_with(Options::default(), &[(variable, value)]).unwrap_err();
@@ -568,6 +639,41 @@ mod tests {
         assert_eq!(ignoring.address.source, Source::Variable("TEMPORAL_SERVICE_ADDRESS"));
         assert_eq!(ignoring.ignored, ["port"]);
         assert_eq!(resolve_with(typed(&[host, port]), &[]).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn namespaces_and_attributes_are_all_taken_each_once_and_the_flag_wins() {
+        let words = [
+            (&cli::NAMESPACE, "orders"),
+            (&cli::NAMESPACE, "billing"),
+            (&cli::NAMESPACE, "orders"),
+            (&cli::SEARCH_ATTRIBUTE, "A=int"),
+            (&cli::SEARCH_ATTRIBUTE, "A=Int"),
+        ];
+        let namespaces = managed(typed(&words), &[("TEMPORAL_NAMESPACE", "other")]).namespaces;
+        assert_eq!(namespaces.names.value, ["orders", "billing"]);
+        assert_eq!((namespaces.first(), namespaces.search_attributes.len()), ("orders", 1));
+        let conflict = typed(&[(&cli::SEARCH_ATTRIBUTE, "A=Int"), (&cli::SEARCH_ATTRIBUTE, "A=Text")]);
+        let error = resolve_with(conflict, &[]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.message().contains("A=Int and A=Text"), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_asked_for_where_temporal_itself_sees_to_it() {
+        let asks =
+            |environment: &[(&str, &str)]| managed(Options::default(), environment).namespaces.ask_for_something();
+        assert!(!asks(&[]) && !asks(&[("TEMPORAL_NAMESPACE", "default")]));
+        assert!(asks(&[("TEMPORAL_NAMESPACE", "orders")]) && asks(&[("STIGMER_RETENTION", "7d")]));
+    }
+
+    #[test]
+    fn a_namespace_goes_with_an_external_temporal() {
+        let options = typed(&[(&cli::TEMPORAL_HOST, "a.example"), (&cli::NAMESPACE, "orders")]);
+        let Ok(Config::External(external)) = resolve_with(options, &[]) else { panic!() };
+        assert_eq!(external.namespaces.value, ["orders"]);
+        let retention = typed(&[(&cli::TEMPORAL_HOST, "a.example"), (&cli::RETENTION, "7d")]);
+        assert_eq!(resolve_with(retention, &[]).unwrap_err().exit_code(), 2);
     }
 
     #[test]

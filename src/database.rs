@@ -88,9 +88,20 @@ impl Database {
         }
     }
 
-    /// To be called when a server serves from it.
+    /// To be called when a server serves from it. One that was just made is
+    /// new until its namespaces are what they shall be.
     pub fn has_served(&self) {
-        let _ = fs::remove_file(self.mark());
+        let _ = fs::rename(self.mark(), self.new_mark());
+    }
+
+    /// Whether its namespaces are still as Temporal made them.
+    pub fn is_new(&self) -> bool {
+        self.new_mark().exists()
+    }
+
+    /// To be called when they are not any more.
+    pub fn completed(&self) {
+        let _ = fs::remove_file(self.new_mark());
     }
 
     /// Whether no server ever served from it, so that nothing can be lost.
@@ -116,6 +127,10 @@ impl Database {
 
     fn mark(&self) -> PathBuf {
         with_suffix(&self.path, ".unproven")
+    }
+
+    fn new_mark(&self) -> PathBuf {
+        with_suffix(&self.path, ".new")
     }
 }
 
@@ -171,6 +186,8 @@ mod tests {
         fs::write(database.path(), "whole").unwrap();
         database.has_served();
         database.prepare().unwrap();
-        assert!(!database.never_served());
+        assert!(!database.never_served() && database.is_new());
+        database.completed();
+        assert!(!database.is_new());
     }
 }

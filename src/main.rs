@@ -17,6 +17,7 @@
 //!    │     unpack        tar.gz ──> the executable, hashed on its way
 //!    │     executable    is it one, and for this machine?
 //!    │     receipt       what was installed, from where
+//!    ├── namespaces    made what they were asked to be, by the Temporal CLI
 //!    ├── database      one server for each, none broken for good
 //!    └── supervisor/   Plan ──> Supervisor::run: start, watch, stop, start again
 //!          server        spawn, signal, reap
@@ -33,7 +34,7 @@
 //!  commands
 //!  daemon
 //!  supervisor
-//!  database  external  install
+//!  database  external  install  namespaces
 //!  config  health  state  log_file
 //!  cli  release  lock  events
 //!  home  digest  own_file  terminal
@@ -63,6 +64,7 @@ mod home;
 mod install;
 mod lock;
 mod log_file;
+mod namespaces;
 mod own_file;
 mod ownership;
 mod pinned;

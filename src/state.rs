@@ -24,6 +24,10 @@ pub struct State {
     pub ui_url: Option<String>,
     pub temporal: Option<Process>,
     pub temporal_version: Option<String>,
+    /// The executable that was started, and serves as a client, too.
+    pub temporal_cli: Option<PathBuf>,
+    /// The first is the one that clients are told.
+    pub namespaces: Vec<String>,
     pub database: Option<PathBuf>,
     /// Times that Temporal was started again after it failed.
     pub restarts: u64,
@@ -183,6 +187,9 @@ impl State {
         field("address", Some(self.address.clone()));
         field("ui_url", self.ui_url.clone());
         field("temporal_version", self.temporal_version.clone());
+        field("temporal_cli", path(&self.temporal_cli));
+        // No name holds a space.
+        field("namespaces", Some(self.namespaces.join(" ")));
         field("database", path(&self.database));
         field("restarts", Some(self.restarts.to_string()));
         field("times_ready", Some(self.times_ready.to_string()));
@@ -210,6 +217,8 @@ impl State {
             ui_url: owned("ui_url"),
             temporal: process("temporal"),
             temporal_version: owned("temporal_version"),
+            temporal_cli: field("temporal_cli").map(PathBuf::from),
+            namespaces: field("namespaces").unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
             database: field("database").map(PathBuf::from),
             restarts: field("restarts")?.parse().ok()?,
             times_ready: field("times_ready")?.parse().ok()?,
@@ -254,6 +263,8 @@ mod tests {
             ui_url: Some("http://localhost:8233".into()),
             temporal: Some(Process { pid: 4521, birth: None, executable: Some("/a=b".into()) }),
             temporal_version: None,
+            temporal_cli: Some("/opt/temporal".into()),
+            namespaces: vec!["orders".into(), "billing".into()],
             database: Some("/home/ada/x.db".into()),
             restarts: 2,
             times_ready: 3,

@@ -1,7 +1,7 @@
 //! `stigmer completions SHELL`, from the table that parses and prints help.
 
 use super::{LOCAL, TOP, leaves, print};
-use crate::cli::{Action, CommandSpec, Operands, OptionSpec, TEMPORAL_ARG, Typed};
+use crate::cli::{Action, CommandSpec, Operands, OptionSpec, Typed};
 use crate::error::Result;
 
 const SHELLS: &[&str] = &["bash", "zsh", "fish"];
@@ -148,7 +148,7 @@ fn zsh_case(command: &CommandSpec) -> String {
             (Some(name), true) => format!(":{}:_files", zsh_quote(name)),
             (Some(name), false) => format!(":{}: ", zsh_quote(name)),
         };
-        let repeated = if option.long == TEMPORAL_ARG.long { "*" } else { "" };
+        let repeated = if option.help.ends_with("(repeatable)") { "*" } else { "" };
         for flag in flags(option) {
             let equals = if option.value.is_some() && flag.starts_with("--") { "=" } else { "" };
             case.push_str(&format!(" \\\n        '{repeated}{flag}{equals}[{}]{value}'", zsh_quote(option.help)));

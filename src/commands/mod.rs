@@ -10,13 +10,15 @@ mod status;
 mod stop;
 
 use std::io::{self, Write};
+use std::thread;
 
 use crate::cli::{Action, CommandSpec};
 use crate::config::Config;
-use crate::daemon::Context;
+use crate::daemon::{Context, POLL};
 use crate::error::{Error, Result, reason};
 use crate::home::{self, HOME_VARIABLE, Home};
-use crate::state::State;
+use crate::namespaces::{self, Client};
+use crate::state::{Mode, State};
 use crate::terminal::{Mark, Terminal};
 
 pub static TOP: CommandSpec = CommandSpec {
@@ -80,6 +82,16 @@ pub fn print(text: &str) -> Result<u8> {
         }
         _ => Ok(0),
     }
+}
+
+/// Makes the namespaces that were asked for, where a daemon runs already.
+pub fn establish_namespaces(config: &Config, state: &State) -> Result<()> {
+    let (Config::Managed(managed), Mode::Managed) = (config, state.mode) else { return Ok(()) };
+    let (Some(executable), Ok(address)) = (&state.temporal_cli, state.address.parse()) else { return Ok(()) };
+    namespaces::establish(&managed.namespaces, &[], Client { executable, address }, &mut |_| {
+        thread::sleep(POLL);
+        Ok(())
+    })
 }
 
 /// Warns of what was asked for and is not so, because a daemon runs already.

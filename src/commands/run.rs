@@ -9,14 +9,14 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use super::{context, warn_of_differences};
+use super::{context, establish_namespaces, warn_of_differences};
 use crate::cli::{Action, CommandSpec, Operands, SERVER_OPTIONS, Typed};
 use crate::config::Config;
 use crate::daemon::{self, Context, FORWARDED, POLL, Request, STOP_LIMIT};
 use crate::error::{Error, Result, reason};
 use crate::external;
 use crate::lock::Lock;
-use crate::state::{Lifetime, Observed};
+use crate::state::{Lifetime, Observed, State};
 use crate::sys::{self, Forwarder, SIGINT, SIGQUIT};
 use crate::terminal::{Stream, Terminal, Wait, print_error};
 
@@ -51,13 +51,14 @@ fn run(typed: &Typed) -> Result<u8> {
     let mut terminal = Terminal::new(Stream::Stderr, context.variable);
     if let Config::External(external) = config {
         external::connect(external, &mut terminal)?;
-        return run_command(context, &external.address.value.to_string(), new_forwarder()?, &typed.operands);
+        let place = Place { address: external.address.value.to_string(), namespace: external.namespace().into() };
+        return run_command(&place, new_forwarder()?, &typed.operands);
     }
     context.home.create()?;
     // Held as long as this process uses the daemon, and gone with it.
     let users_lock = join(context, &mut terminal)?;
     let result = find_or_start(context, config, terminal)
-        .and_then(|(address, forwarder)| run_command(context, &address, forwarder, &typed.operands));
+        .and_then(|(place, forwarder)| run_command(&place, forwarder, &typed.operands));
     if let Err(error) = leave(context, users_lock) {
         print_error(&error, context.variable);
     }
@@ -81,24 +82,47 @@ fn join(context: &Context<'_>, terminal: &mut Terminal) -> Result<Lock> {
     }
 }
 
-/// The address of the daemon that is there, or of a new one, and what holds
+/// Where the command finds Temporal.
+struct Place {
+    address: String,
+    namespace: String,
+}
+
+/// The place of the daemon that is there, or of a new one, and what holds
 /// signals back until the command is there to get them.
-fn find_or_start(context: &Context<'_>, config: &Config, mut terminal: Terminal) -> Result<(String, Forwarder)> {
+fn find_or_start(context: &Context<'_>, config: &Config, mut terminal: Terminal) -> Result<(Place, Forwarder)> {
+    let use_running = |state: &State, terminal: &mut Terminal| {
+        establish_namespaces(config, state)?;
+        warn_of_differences(config, state, terminal);
+        Ok(())
+    };
     let forwarder = match Observed::of(&context.home.instance) {
         Observed::Running(state) if state.serves() => {
-            warn_of_differences(config, &state, &mut terminal);
+            use_running(&state, &mut terminal)?;
             new_forwarder()?
         }
         _ => {
             let request = Request { context, config, lifetime: Lifetime::Shared };
-            daemon::detach(&request, terminal, &|state, terminal| warn_of_differences(config, state, terminal))?
+            daemon::detach(&request, terminal, &use_running)?
         }
     };
     match Observed::of(&context.home.instance) {
-        Observed::Running(state) => Ok((state.address, forwarder)),
+        Observed::Running(state) => {
+            let namespace = namespace(config, &state).to_owned();
+            Ok((Place { address: state.address, namespace }, forwarder))
+        }
         Observed::Silent | Observed::Absent => {
             Err(Error::new("cannot run the command: Temporal was stopped meanwhile"))
         }
+    }
+}
+
+/// The one that was asked for here, or else of the daemon.
+fn namespace<'a>(config: &'a Config, state: &'a State) -> &'a str {
+    match (config, state.namespaces.first()) {
+        (Config::Managed(managed), Some(namespace)) if !managed.namespaces.names.source.is_explicit() => namespace,
+        (Config::Managed(managed), _) => managed.namespaces.first(),
+        (Config::External(external), _) => external.namespace(),
     }
 }
 
@@ -121,7 +145,7 @@ fn leave(context: &Context<'_>, users_lock: Lock) -> Result<()> {
 }
 
 /// `words` are the program, which the parser sees to, and its arguments.
-fn run_command(context: &Context<'_>, address: &str, forwarder: Forwarder, words: &[OsString]) -> Result<u8> {
+fn run_command(place: &Place, forwarder: Forwarder, words: &[OsString]) -> Result<u8> {
     let program = &words[0];
     if let Some(signal) = forwarder.received() {
         return Err(Error::new(format!("cannot run {}: interrupted before it began", program.display()))
@@ -129,10 +153,8 @@ fn run_command(context: &Context<'_>, address: &str, forwarder: Forwarder, words
     }
     let mut command = Command::new(program);
     command.args(&words[1..]);
-    command.env("TEMPORAL_SERVICE_ADDRESS", address).env("TEMPORAL_ADDRESS", address);
-    if (context.variable)("TEMPORAL_NAMESPACE").is_none_or(|namespace| namespace.is_empty()) {
-        command.env("TEMPORAL_NAMESPACE", "default");
-    }
+    command.env("TEMPORAL_SERVICE_ADDRESS", &place.address).env("TEMPORAL_ADDRESS", &place.address);
+    command.env("TEMPORAL_NAMESPACE", &place.namespace);
     let mut child = command.spawn().map_err(|cause| cannot_run(program, &cause))?;
     // Ctrl-C and Ctrl-\ reach the command first: the terminal sends them to
     // both of us. What is sent to us alone is passed on.

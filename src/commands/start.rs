@@ -1,6 +1,6 @@
 //! `stigmer local start`
 
-use super::{context, warn_of_differences};
+use super::{context, establish_namespaces, warn_of_differences};
 use crate::cli::{Action, CommandSpec, OptionSpec, SERVER_OPTIONS, Typed, switch};
 use crate::config::Config;
 use crate::daemon::{self, Request, Served};
@@ -40,12 +40,13 @@ fn start(typed: &Typed) -> Result<u8> {
     }
     match daemon::serve(&request, &mut terminal, &mut |_| {})? {
         Served::Stopped => {}
-        Served::AlreadyRunning(state) => already_running(&state, &mut terminal),
+        Served::AlreadyRunning(state) => already_running(&state, &mut terminal)?,
     }
     Ok(0)
 }
 
-fn print_running(config: &Config, state: &State, terminal: &mut Terminal) {
+fn print_running(config: &Config, state: &State, terminal: &mut Terminal) -> Result<()> {
+    establish_namespaces(config, state)?;
     if state.mode == Mode::External {
         terminal
             .line(Mark::Done, &format!("Stigmer Daemon is already running, with external Temporal {}", state.address));
@@ -57,4 +58,5 @@ fn print_running(config: &Config, state: &State, terminal: &mut Terminal) {
         }
     }
     warn_of_differences(config, state, terminal);
+    Ok(())
 }

@@ -23,7 +23,7 @@ const READY: &[u8] = b"\0";
 pub fn detach(
     request: &Request<'_>,
     mut terminal: Terminal,
-    on_running: &dyn Fn(&State, &mut Terminal),
+    on_running: &dyn Fn(&State, &mut Terminal) -> Result<()>,
 ) -> Result<Forwarder> {
     request.context.home.create()?;
     let failed = |cause| Error::io("start", "the background process", &cause);
@@ -78,7 +78,7 @@ fn serve_detached(
     request: &Request<'_>,
     terminal: &mut Terminal,
     reporter: PipeWriter,
-    on_running: &dyn Fn(&State, &mut Terminal),
+    on_running: &dyn Fn(&State, &mut Terminal) -> Result<()>,
 ) -> u8 {
     let mut reporter = Some(reporter);
     let mut report = |bytes: &[u8]| reporter.take().map(|mut reporter| reporter.write_all(bytes));
@@ -97,13 +97,13 @@ fn serve_detached(
             report(READY);
         })
     })();
+    let result = match result {
+        Ok(Served::AlreadyRunning(state)) => on_running(&state, terminal).map(|()| report(READY)),
+        Ok(Served::Stopped) => Ok(None),
+        Err(error) => Err(error),
+    };
     match result {
-        Ok(Served::AlreadyRunning(state)) => {
-            on_running(&state, terminal);
-            report(READY);
-            0
-        }
-        Ok(Served::Stopped) => 0,
+        Ok(_) => 0,
         Err(error) => {
             terminal.log_error(&error);
             report(error.to_string().as_bytes());

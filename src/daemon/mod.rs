@@ -88,11 +88,17 @@ pub fn serve(
     }
     let result = match config {
         Config::Managed(managed) => {
-            let state = new_state(Mode::Managed, lifetime, managed.local_address().to_string());
+            let state = State {
+                namespaces: managed.namespaces.names.value.clone(),
+                ..new_state(Mode::Managed, lifetime, managed.local_address().to_string())
+            };
             serve_managed(context, managed, state, terminal, on_ready)
         }
         Config::External(external) => {
-            let state = new_state(Mode::External, lifetime, external.address.value.to_string());
+            let state = State {
+                namespaces: external.namespaces.value.clone(),
+                ..new_state(Mode::External, lifetime, external.address.value.to_string())
+            };
             serve_external(&home.instance, external, state, terminal, on_ready)
         }
     };
@@ -112,6 +118,8 @@ fn new_state(mode: Mode, lifetime: Lifetime, address: String) -> State {
         ui_url: None,
         temporal: None,
         temporal_version: None,
+        temporal_cli: None,
+        namespaces: Vec::new(),
         database: None,
         restarts: 0,
         times_ready: 0,
@@ -144,6 +152,7 @@ fn serve_managed(
             install::install(config, home, present, context.variable, terminal)?
         }
     };
+    state.temporal_cli = Some(installed.executable.clone());
     state.temporal_version = installed.version.as_ref().map(ToString::to_string);
     let path = match &config.database {
         DatabaseChoice::Home => Some(home.instance.database()),

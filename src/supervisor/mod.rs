@@ -6,6 +6,7 @@
 //! sleeps in `wait` whenever there is nothing to do.
 
 mod diagnosis;
+mod namespaces;
 pub mod orphan;
 mod ports;
 mod readiness;
@@ -63,6 +64,8 @@ pub struct Supervisor<'a> {
     history: History,
     server: Option<Server>,
     serving_since: Option<Instant>,
+    /// Whether the namespaces are what they were asked to be.
+    is_established: bool,
 }
 
 /// How an attempt to start ended.
@@ -93,6 +96,7 @@ impl<'a> Supervisor<'a> {
             history: History::default(),
             server: None,
             serving_since: None,
+            is_established: false,
         })
     }
 
@@ -167,12 +171,15 @@ impl<'a> Supervisor<'a> {
         if phase == Phase::Starting {
             self.terminal.line(Mark::Done, &format!("Temporal Server started (PID: {pid})"));
         }
-        let started = self.wait_until_serving()?;
+        let mut started = self.wait_until_serving()?;
+        if let Started::Serving = started {
+            if let Some(database) = &self.plan.database {
+                database.has_served();
+            }
+            started = self.establish_namespaces()?;
+        }
         match &started {
             Started::Serving => {
-                if let Some(database) = &self.plan.database {
-                    database.has_served();
-                }
                 self.state.times_ready += 1;
                 self.publish(Phase::Ready);
             }

@@ -12,5 +12,6 @@ mod external;
 mod install;
 mod layers;
 mod lifecycle;
+mod namespaces;
 mod readme;
 mod run;

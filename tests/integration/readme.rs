@@ -13,7 +13,7 @@ const READY: &str = "[✓] Stigmer Daemon Ready.";
 type Row = (&'static str, fn(&Desk, &str));
 
 /// In the README's order, and at one desk, they are a story.
-const COMMANDS: [Row; 11] = [
+const COMMANDS: [Row; 13] = [
     ("stigmer local start", |desk, line| desk.run_until(desk.shell(line), READY)),
     ("stigmer local start --detach", |desk, line| {
         desk.shell(line).run().success().stdout_has(READY);
@@ -47,6 +47,13 @@ const COMMANDS: [Row; 11] = [
         desk.home.assert_quiet();
     }),
     ("stigmer local start --temporal-host temporal.example.com:7233", use_a_temporal_elsewhere),
+    ("stigmer local start --namespace orders --search-attribute CustomerId=Keyword", |desk, line| {
+        desk.run_until(desk.shell(line), READY);
+    }),
+    ("stigmer local run --namespace orders -- pytest", |desk, line| {
+        desk.shell(line).run().success().stdout_has("pytest : ");
+        assert_eq!(desk.home.namespace("orders").unwrap(), "604800s CustomerId=Keyword");
+    }),
     ("stigmer local start --mirror /media/usb/temporal", install_from_a_directory),
     ("rm -r ~/.stigmer", |desk, line| {
         desk.shell(line).run().success();

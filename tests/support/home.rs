@@ -165,6 +165,20 @@ impl Home {
         lines.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
+    /// The calls of the stand-in's `operator` so far: subject, action and
+    /// arguments.
+    pub fn calls(&self) -> Vec<String> {
+        let lines = fs::read_to_string(self.stand_in_dir().join("calls")).unwrap_or_default();
+        lines.lines().map(str::to_owned).collect()
+    }
+
+    /// What the stand-in keeps of a namespace: its retention, and a word
+    /// `NAME=TYPE` for each search attribute.
+    pub fn namespace(&self, name: &str) -> Option<String> {
+        let text = fs::read_to_string(self.stand_in_dir().join("namespaces").join(name)).ok()?;
+        Some(text.trim_end().replace('\n', " "))
+    }
+
     /// The names in `bin`, sorted.
     pub fn bin_names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.bin()).into_iter().flatten().flatten();

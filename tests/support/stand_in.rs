@@ -3,7 +3,9 @@
 //!
 //! It keeps its records in `$STAND_IN_DIR`: `starts` (a line `pid arguments`
 //! for each start), `stops` (a line `pid` for each graceful end),
-//! `grandchildren` (pids). It obeys the lines of `$STAND_IN_DIR/behaviour`:
+//! `grandchildren` (pids), `calls` (a line for each `operator ...`: its
+//! arguments and the variables that could mislead it), `namespaces/` (a file
+//! for each, of lines `NAME=TYPE` and its retention). It obeys the lines of `$STAND_IN_DIR/behaviour`:
 //!
 //!     exit-before-serving CODE   exit instead of serving
 //!     die-by SIGNAL              the same, by a signal
@@ -17,8 +19,10 @@
 //!     slow-stop MS               so long from SIGTERM to the end
 //!     ignore-term                no end on SIGTERM
 //!     fork                       leave a grandchild in the process group
+//!     operator-says TEXT         calls of `operator` fail with this text
+//!     operator-hangs             they never end
 //!
-//! `never-serve`, `hang` and `ignore-term` are looked up each time, the others
+//! `never-serve`, `hang`, `ignore-term` and `operator-...` are looked up each time, the others
 //! at the start. A file `$STAND_IN_DIR/crash` ends it at once: with the exit
 //! code that the file holds, or by the signal N of `signal N`.
 
@@ -57,6 +61,7 @@ fn main() {
             thread::park();
         },
         ["server", "start-dev", options @ ..] => serve(options, &arguments),
+        ["operator", subject, action, options @ ..] => operate(subject, action, options),
         _ => fail("unknown command, see 'temporal --help'"),
     }
 }
@@ -64,12 +69,7 @@ fn main() {
 fn serve(options: &[&str], arguments: &[String]) {
     let before = fs::read_to_string(directory().join("starts")).unwrap_or_default().lines().count() as u64;
     append("starts", &format!("{} {}", process::id(), arguments.join(" ")));
-    let option = |name: &str| {
-        options.iter().enumerate().find_map(|(at, option)| match option.strip_prefix(name)? {
-            "" => options.get(at + 1).copied(),
-            rest => rest.strip_prefix('='),
-        })
-    };
+    let option = |name: &str| value(options, name);
     if let Some(text) = behaviour("say") {
         println!("{text}");
     }
@@ -113,6 +113,68 @@ fn serve(options: &[&str], arguments: &[String]) {
         thread::spawn(move || accept(&ui, answer_page));
     }
     run();
+}
+
+fn value<'a>(options: &[&'a str], name: &str) -> Option<&'a str> {
+    options.iter().enumerate().find_map(|(at, option)| match option.strip_prefix(name)? {
+        "" => options.get(at + 1).copied(),
+        rest => rest.strip_prefix('='),
+    })
+}
+
+/// A client of the running server, in the words of the real one.
+fn operate(subject: &str, action: &str, options: &[&str]) {
+    let misleading = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    let misleading = misleading.filter(|name| name.starts_with("TEMPORAL_") || name.to_uppercase().ends_with("_PROXY"));
+    let misleading: Vec<_> = misleading.collect();
+    append("calls", &format!("{subject} {action} {} {}", options.join(" "), misleading.join(" ")));
+    while behaviour("operator-hangs").is_some() {
+        thread::sleep(POLL);
+    }
+    if let Some(text) = behaviour("operator-says") {
+        complain(&text);
+    }
+    let given = |name: &str| value(options, name).unwrap_or_else(|| complain(&format!("{name} is missing")));
+    if let Err(error) = TcpStream::connect(given("--address")) {
+        complain(&format!("failed connecting to Temporal server: {error}"));
+    }
+    let name = given("--namespace");
+    let file = directory().join("namespaces").join(name);
+    let found = fs::read_to_string(&file).ok();
+    // The server makes it, with 24 hours of retention.
+    let found = found.or_else(|| (name == "default").then(|| "86400s\n".to_owned()));
+    let text = match (subject, action, found) {
+        ("namespace", "create", Some(_)) => {
+            complain(&format!("unable to create namespace {name}: Namespace \"{name}\" already exists"))
+        }
+        ("namespace", "create", None) => format!("{}\n", given("--retention")),
+        (_, _, None) => complain(&format!("Namespace {name} is not found.")),
+        ("namespace", "describe", Some(found)) => return describe(name, &found),
+        ("namespace", "update", Some(found)) => {
+            let (_, attributes) = found.split_once('\n').unwrap_or_default();
+            format!("{}\n{attributes}", given("--retention"))
+        }
+        ("search-attribute", "create", Some(found)) => format!("{found}{}={}\n", given("--name"), given("--type")),
+        _ => complain("unknown command"),
+    };
+    if let Err(error) = fs::create_dir_all(directory().join("namespaces")).and_then(|()| fs::write(&file, text)) {
+        complain(&format!("cannot write {}: {error}", file.display()));
+    }
+    println!("done");
+}
+
+fn describe(name: &str, found: &str) {
+    let mut lines = found.lines();
+    println!("{{\n  \"namespaceInfo\": {{\n    \"name\": \"{name}\"\n  }},\n  \"config\": {{");
+    println!("    \"workflowExecutionRetentionTtl\": \"{}\",", lines.next().unwrap_or_default());
+    let columns = lines.filter_map(|line| line.split_once('=')).enumerate();
+    let columns: Vec<_> = columns.map(|(at, (name, kind))| format!("      \"{kind}{at:02}\": \"{name}\"")).collect();
+    println!("    \"customSearchAttributeAliases\": {{\n{}\n    }}\n  }}\n}}", columns.join(",\n"));
+}
+
+fn complain(message: &str) -> ! {
+    eprintln!("Error: {message}");
+    process::exit(1)
 }
 
 /// Waits for the end, which comes by a signal or by the file `crash`.

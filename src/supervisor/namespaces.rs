@@ -1,0 +1,66 @@
+//! The namespaces of the server that has just begun to serve: before anybody
+//! reads that it is ready, they are what they were asked to be.
+
+use super::{STOP_GRACE, Started, Supervisor};
+use crate::config::namespaces::DEFAULT_NAMESPACE;
+use crate::database::Database;
+use crate::error::Error;
+use crate::events::Halt;
+use crate::namespaces::{self, Client};
+use crate::supervisor::diagnosis::Fault;
+use crate::terminal::Mark;
+
+impl Supervisor<'_> {
+    /// To be called when a server serves. On a database that has served this
+    /// daemon before there is nothing left to do.
+    pub(super) fn establish_namespaces(&mut self) -> Result<Started, Halt> {
+        let is_new = self.plan.database.as_ref().is_none_or(Database::is_new);
+        if self.is_established && !is_new {
+            return Ok(Started::Serving);
+        }
+        let config = self.plan.config;
+        let executable = self.plan.installed.executable.clone();
+        let client = Client { executable: &executable, address: config.local_address() };
+        let made = if is_new { self.made_by_temporal() } else { Vec::new() };
+        let done = namespaces::establish(&config.namespaces, &made, client, &mut |deadline| {
+            self.wait(Some(deadline)).map(drop)
+        });
+        match done {
+            Ok(()) => {
+                if let Some(database) = &self.plan.database {
+                    database.completed();
+                }
+                self.is_established = true;
+                Ok(Started::Serving)
+            }
+            Err(Halt::Failed(error)) => self.not_established(error),
+            Err(halt) => Err(halt),
+        }
+    }
+
+    /// What `start-dev` has made of a new database.
+    fn made_by_temporal(&self) -> Vec<String> {
+        let given = self
+            .plan
+            .config
+            .namespace_args
+            .iter()
+            .filter_map(|name| name.to_str())
+            .filter(|name| *name != DEFAULT_NAMESPACE);
+        [DEFAULT_NAMESPACE].into_iter().chain(given).map(str::to_owned).collect()
+    }
+
+    /// The server may have ended meanwhile; if it has not, what nobody asked
+    /// for is no reason to stop it, nor is what was there before.
+    fn not_established(&mut self, error: Error) -> Result<Started, Halt> {
+        if let Some(status) = self.reap() {
+            return Ok(Started::Failed(Fault::Ended(status)));
+        }
+        if self.plan.config.namespaces.ask_for_something() && !self.is_established {
+            self.stop(STOP_GRACE)?;
+            return Err(error.into());
+        }
+        self.terminal.line(Mark::Warning, &format!("Closed workflows may be kept for 24 h only: {}.", error.message()));
+        Ok(Started::Serving)
+    }
+}
