@@ -38,6 +38,8 @@ STABLE_SECONDS = 10.5
 PROBE_INTERVAL_SECONDS = 0.001
 # Between SERVING and a stop: a server that has just begun has more to take down.
 SETTLE_SECONDS = 0.5
+LOAD_COUNT = 300
+LOAD_IN_FLIGHT = 40
 SERVICE = b"temporal.api.workflowservice.v1.WorkflowService"
 
 
@@ -47,7 +49,7 @@ def main():
     parser = argparse.ArgumentParser(description="Measure stigmer beside its alternatives.")
     parser.add_argument("--rounds", type=int, default=7, help="of each measurement (default: 7)")
     parser.add_argument("--build", action="store_true", help="also time cold builds (minutes)")
-    parser.add_argument("--only", choices=["install", "start", "commands", "supervision"], help="measure this alone")
+    parser.add_argument("--only", choices=["install", "start", "load", "commands", "supervision"], help="measure this alone")
     options = parser.parse_args()
     binary = Path(os.environ.get("STIGMER") or TARGET / "release/stigmer").absolute()
     if not binary.exists():
@@ -59,6 +61,7 @@ def main():
         bench = Bench(binary, Path(scratch), options.rounds)
         try:
             parts = {"install": bench.install, "start": bench.start_and_stop}
+            parts |= {"load": bench.load}
             parts |= {"commands": bench.commands, "supervision": bench.supervision}
             for name, measure in parts.items():
                 if options.only in (None, name):
@@ -187,7 +190,7 @@ class Bench:
             lambda: self.bare_session(bare_home / "temporal.db", "bare short", "bare short stop", settle=0),
             lambda: {"run": self.timed([self.binary, "local", "run", "--", "true"], home=home, ports=True)},
             lambda: self.bare_session(self.new_directory("new") / "temporal.db", "bare new", "bare new stop"),
-            lambda: {"new": self.stigmer_session(self.new_home("new"))["serving"]},
+            lambda: self.new_database_session(),
         ]
         times = {}
         for number in range(-1, self.rounds):
@@ -214,6 +217,7 @@ class Bench:
         self.row("of this, `Ready` after SERVING", milliseconds(took["ready lag"]), "", "", "", "0")
         new = f"bare {seconds(took['bare new'])}"
         row("start until SERVING, new database", "new", new, "bare new", "", "bare Temporal")
+        row("start until `Ready` is printed, new database", "new ready", new, "bare new", "<= 0.80", "bare Temporal")
         stop = f"bare, SIGTERM to exit {seconds(took['bare stop'])}"
         row("`stop`", "stop", stop, "bare stop", "", "Temporal's own stop, which varies by 0.4 s")
         lag = milliseconds(took["stop lag"])
@@ -256,6 +260,10 @@ class Bench:
         self.processes.remove(process)
         return figures
 
+    def new_database_session(self):
+        figures = self.stigmer_session(self.new_home("new"))
+        return {"new": figures["serving"], "new ready": figures["ready"]}
+
     def sdk_start(self, database):
         program = """
 import asyncio, os, sys, time
@@ -275,6 +283,48 @@ asyncio.run(main())
         if done.returncode != 0:
             sys.exit(f"error: the SDK's start_local failed:\n{done.stderr}")
         return float(done.stdout)
+
+    def load(self):
+        """Small workflows, many at a time, and single starts, each round on new databases."""
+        candidates = {
+            "stigmer": lambda: self.start_stigmer(self.new_home("load")),
+            "bare": lambda: self.start_bare(self.new_directory("load") / "temporal.db"),
+            "in memory": lambda: self.start_bare(None),
+        }
+        throughput = {name: [] for name in candidates}
+        starts = {name: [] for name in candidates}
+        names = list(candidates)
+        for number in range(self.rounds):
+            say(f"load, round {number + 1} of {self.rounds}")
+            turn = number % len(names)
+            for name in names[turn:] + names[:turn]:
+                process, ports = candidates[name]()
+                told = self.run_load(ports[1])
+                self.end(process)
+                throughput[name].append(told["per_second"])
+                starts[name].append(statistics.median(told["starts"]))
+        self.figures["load"] = {"per second": throughput, "start_workflow": starts}
+        for than, budget in [("bare", ">= 2.0"), ("in memory", ">= 0.8")]:
+            many, one = throughput, starts
+            what = f"{LOAD_COUNT} small workflows, {LOAD_IN_FLIGHT} in flight"
+            rate = [f"{statistics.median(many[name]):.1f} a second" for name in ["stigmer", than]]
+            self.row(what, rate[0], f"{than} {rate[1]}", spread(many["stigmer"], many[than]), budget, "")
+            took = [milliseconds(statistics.median(one[name])) for name in ["stigmer", than]]
+            self.row("one `start_workflow`", took[0], f"{than} {took[1]}", spread(one["stigmer"], one[than]), "", "")
+
+    def run_load(self, port):
+        command = [TARGET / "python/bin/python", "-B", ROOT / "tests/bench/load.py", LOAD_COUNT, LOAD_IN_FLIGHT]
+        environment = self.environment() | {"TEMPORAL_ADDRESS": f"127.0.0.1:{port}"}
+        done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"error: the load failed:\n{done.stderr}")
+        return json.loads(done.stdout)
+
+    def start_bare(self, database):
+        ports = ["--port", free_port()]
+        process = self.spawn(self.server_command(self.temporal, ports[1], free_port(), database))
+        wait_until_serving(int(ports[1]), process)
+        return process, ports
 
     def commands(self):
         """What is typed while it runs."""
@@ -412,7 +462,9 @@ asyncio.run(main())
         return process, ports
 
     def server_command(self, executable, port, ui_port, database):
-        options = ["--ip", "127.0.0.1", "--port", port, "--ui-port", ui_port, "--db-filename", database]
+        """In memory where there is no database."""
+        options = ["--ip", "127.0.0.1", "--port", port, "--ui-port", ui_port]
+        options += ["--db-filename", database] if database else []
         return [executable, "server", "start-dev", *options]
 
     def environment(self, home=None, ports=False):
@@ -714,6 +766,12 @@ def child_of(pid):
 
 def seconds(value):
     return f"{value:.3f} s" if value < 10 else f"{value:.1f} s"
+
+
+def spread(ours, theirs):
+    """The ratio of each round, so that a slow moment of the machine hits both sides."""
+    ratios = sorted(mine / other for mine, other in zip(ours, theirs))
+    return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
 
 def milliseconds(value):
