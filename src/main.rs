@@ -22,6 +22,7 @@
 //!    └── supervisor/   Plan ──> Supervisor::run: start, watch, stop, start again
 //!          server        spawn, signal, reap
 //!          readiness     does it serve, does it still?
+//!          listener      is it ours that answers?
 //!          restart       when again, and when not
 //!          diagnosis     why it failed, and what to do
 //!          ports         taken by whom

@@ -11,7 +11,8 @@ use crate::error::Result;
 use crate::external::{self, Reached};
 use crate::health::{self, Health};
 use crate::home::Home;
-use crate::state::{Mode, Observed, Phase, State};
+use crate::state::{Mode, Observed, Phase, Process, State};
+use crate::sys;
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -69,7 +70,13 @@ fn is_ready(state: &State) -> bool {
         return false;
     }
     match (state.mode, state.address.parse::<SocketAddr>()) {
-        (Mode::Managed, Ok(address)) => health::check(address, after(PROBE_TIMEOUT), None) == Health::Serving,
+        (Mode::Managed, Ok(address)) => {
+            let listens = |temporal: &Process| sys::listens(temporal.pid, address);
+            health::check(address, after(PROBE_TIMEOUT), None) == Health::Serving
+                && state.serves()
+                // Another program may have taken its port.
+                && state.temporal.as_ref().and_then(listens) != Some(false)
+        }
         _ => parse_address(&state.address).is_ok_and(|address| {
             matches!(external::reach(&address, PROBE_TIMEOUT), Ok(Reached::Serving | Reached::Connected))
         }),

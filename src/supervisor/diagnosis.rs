@@ -22,6 +22,8 @@ pub enum Fault {
     Ended(ExitStatus),
     /// It lives, but did not serve in time.
     TimedOut,
+    /// It lives, but what answers on its port is another program.
+    PortOfAnother,
 }
 
 impl Fault {
@@ -30,6 +32,7 @@ impl Fault {
             Fault::NotSpawned(error) => error.message().into(),
             Fault::Ended(status) => in_words(*status),
             Fault::TimedOut => "not serving in time".into(),
+            Fault::PortOfAnother => "another program answers on its port".into(),
         }
     }
 }
@@ -73,6 +76,12 @@ impl Supervisor<'_> {
         let why = match fault {
             Fault::NotSpawned(error) => return error,
             Fault::Ended(status) => format!("it ended with {} before it served", in_words(status)),
+            Fault::PortOfAnother => {
+                format!(
+                    "another program answers at {}, not the Temporal of this home",
+                    self.plan.config.local_address()
+                )
+            }
             Fault::TimedOut => {
                 format!("it did not serve within {} s", self.plan.config.ready_timeout.value.as_secs())
             }
@@ -97,7 +106,9 @@ impl Supervisor<'_> {
 /// What to do about the cause; where the log names none, about the fault.
 fn hint(cause: Option<Cause>, fault: Option<&Fault>, database: Option<&Path>, log: &str) -> String {
     match (cause, database.map(Path::display), fault) {
-        (Some(Cause::PortTaken), ..) => "the port was taken meanwhile; choose others with --port and --ui-port".into(),
+        (Some(Cause::PortTaken), ..) | (None, _, Some(Fault::PortOfAnother)) => {
+            "the port was taken meanwhile; choose others with --port and --ui-port".into()
+        }
         (Some(Cause::NotADatabase), Some(path), _) => {
             format!(
                 "{path} cannot be used as a database; to start over, move it away, with {path}-wal and {path}-shm \

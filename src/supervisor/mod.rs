@@ -6,6 +6,7 @@
 //! sleeps in `wait` whenever there is nothing to do.
 
 mod diagnosis;
+mod listener;
 mod namespaces;
 pub mod orphan;
 mod ports;

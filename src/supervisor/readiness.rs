@@ -7,7 +7,6 @@ use crate::clock::after;
 use crate::events::Halt;
 use crate::health::{self, Health};
 use crate::supervisor::diagnosis::Fault;
-use crate::sys;
 
 /// Between two probes of a server that starts. Measured: a probe of a closed
 /// port takes 0.03 ms, and Temporal serves about 100 ms after its spawn.
@@ -15,6 +14,9 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(2);
 /// Between two health checks of a server that serves.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two probes while another program answers: ours will find the port
+/// taken and end.
+const STRANGER_INTERVAL: Duration = Duration::from_millis(50);
 /// Health checks in a row that fail before a server counts as hung.
 const MAX_UNHEALTHY: u32 = 3;
 /// Later than this, a wake-up shows that this process was held: stopped by a
@@ -24,6 +26,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 impl Supervisor<'_> {
     pub(super) fn wait_until_serving(&mut self) -> Result<Started, Halt> {
         let deadline = after(self.plan.config.ready_timeout.value);
+        let mut stranger = false;
         loop {
             if let Some(status) = self.reap() {
                 return Ok(Started::Failed(Fault::Ended(status)));
@@ -31,15 +34,16 @@ impl Supervisor<'_> {
             let now = Instant::now();
             if now >= deadline {
                 self.stop(HUNG_GRACE)?;
-                return Ok(Started::Failed(Fault::TimedOut));
+                return Ok(Started::Failed(if stranger { Fault::PortOfAnother } else { Fault::TimedOut }));
             }
-            // Another program may have answered on the port while ours failed.
-            let is_there = |pid: u32| !sys::has_ended(pid);
-            if self.probe(deadline.min(now + HEALTH_TIMEOUT)) == Health::Serving && self.pid().is_some_and(is_there) {
+            let serves = self.probe(deadline.min(now + HEALTH_TIMEOUT)) == Health::Serving;
+            // Asked only now: until then it would cost more than the probe.
+            if serves && self.is_ours() {
                 self.serving_since = Some(Instant::now());
                 return Ok(Started::Serving);
             }
-            self.wait(Some(after(PROBE_INTERVAL)))?;
+            stranger |= serves;
+            self.wait(Some(after(if serves { STRANGER_INTERVAL } else { PROBE_INTERVAL })))?;
         }
     }
 
@@ -71,7 +75,7 @@ impl Pulse {
         match supervisor.probe(limit) {
             // The check is made again when the event is dealt with.
             Health::Interrupted => return true,
-            Health::Serving => self.unhealthy = 0,
+            Health::Serving if !supervisor.is_anothers() => self.unhealthy = 0,
             _ if limit.elapsed() > PAUSE => self.unhealthy = 0,
             _ if was_held => self.unhealthy = 1,
             _ => self.unhealthy += 1,

@@ -5,17 +5,19 @@
 #![allow(unsafe_code)]
 
 mod files;
+mod listeners;
 mod processes;
 mod signals;
 mod streams;
 
 pub use self::files::{can_map_shared, free_space, start_writeback};
+pub use self::listeners::listens;
 pub use self::processes::{
     Fork, birth, close_all_but, detach_from_terminal, effective_user, executable, exit_code, fork, has_ended, is_alive,
-    prepare_server, redirect_standard_streams, wait_for_child,
+    is_stopped, prepare_server, redirect_standard_streams, wait_for_child,
 };
 pub use self::signals::{
-    Forwarder, Handlers, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, block_signals,
+    Forwarder, Handlers, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM, SIGUSR1, SIGUSR2, block_signals,
     exit_code_of_signal, is_ignored, remove_on_signal, reset_inherited_signals, signal, signal_group,
 };
 pub use self::streams::{Ready, columns, is_in_foreground, is_writable, wait, wait_for_reader_gone};

@@ -57,6 +57,16 @@ pub fn has_ended(pid: u32) -> bool {
     }
 }
 
+/// Whether the child `pid` is held by SIGSTOP.
+pub fn is_stopped(pid: u32) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let options = libc::WSTOPPED | libc::WNOWAIT | libc::WNOHANG;
+        libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, options) == 0 && info.si_pid() != 0
+    }
+}
+
 /// One side of a `fork`.
 pub enum Fork {
     /// The caller, with the pid of the new process.
@@ -138,17 +148,40 @@ pub fn effective_user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// What distinguishes the process `pid` from any other that ever had this
-/// number: the time of its start. None where the system does not say (no /proc,
-/// no such process).
+/// Whether the /proc that is mounted is that of this process's pid namespace:
+/// in another one's the numbers mean other processes.
+#[cfg(target_os = "linux")]
+pub(super) fn has_own_proc() -> bool {
+    let me = std::process::id().to_string();
+    std::fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == me.as_str())
+}
+
+/// The state and the process group of `pid`, and when it started, in clock ticks.
+#[cfg(target_os = "linux")]
+fn stat(pid: u32) -> Option<(char, u32, String)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // proc(5): the name in parentheses may hold anything; the state, field 3,
+    // comes after the last one, the group is field 5, the start time 22.
+    let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
+    let (state, group) = (fields.next()?.chars().next()?, fields.nth(1)?.parse().ok()?);
+    Some((state, group, fields.nth(22 - 6)?.to_owned()))
+}
+
+/// The processes of the group that `leader` leads.
+#[cfg(target_os = "linux")]
+pub(super) fn group_of(leader: u32) -> Option<Vec<u32>> {
+    let number = |entry: io::Result<std::fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse::<u32>().ok();
+    let pids = std::fs::read_dir("/proc").ok()?.filter_map(number);
+    Some(pids.filter(|pid| stat(*pid).is_some_and(|(_, group, _)| group == leader)).collect())
+}
+
+/// What distinguishes the process `pid` from any other that ever had this number: the
+/// time of its start. None where the system does not say (no /proc, no such
+/// process).
 pub fn birth(pid: u32) -> Option<String> {
     #[cfg(target_os = "linux")]
     {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // proc(5): the name in parentheses may hold anything; field 3 comes
-        // after the last one, the start time in clock ticks is field 22.
-        let fields = &stat[stat.rfind(')')? + 1..];
-        let ticks = fields.split_ascii_whitespace().nth(22 - 3)?;
+        let (_, _, ticks) = stat(pid)?;
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         Some(format!("{ticks}@{}", boot.trim()))
     }

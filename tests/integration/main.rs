@@ -13,5 +13,6 @@ mod install;
 mod layers;
 mod lifecycle;
 mod namespaces;
+mod never;
 mod readme;
 mod run;

@@ -13,6 +13,7 @@
 //!     say TEXT                   a line on stdout, with whatever else
 //!     print BYTES                so many bytes of lines on stdout
 //!     never-serve                answer NOT_SERVING
+//!     wait-to-listen             bind no port as long as this line is there
 //!     hang                       take health checks and answer nothing
 //!     slow-start MS              NOT_SERVING for so long
 //!     slow-schema MS             the new database is broken for so long
@@ -22,7 +23,8 @@
 //!     operator-says TEXT         calls of `operator` fail with this text
 //!     operator-hangs             they never end
 //!
-//! `never-serve`, `hang`, `ignore-term` and `operator-...` are looked up each time, the others
+//! `never-serve`, `hang`, `wait-to-listen`, `ignore-term` and `operator-...` are
+//! looked up each time, the others
 //! at the start. A file `$STAND_IN_DIR/crash` ends it at once: with the exit
 //! code that the file holds, or by the signal N of `signal N`.
 
@@ -88,6 +90,9 @@ fn serve(options: &[&str], arguments: &[String]) {
     let database = option("--db-filename").map(PathBuf::from);
     if let Some(database) = &database {
         open(database);
+    }
+    while behaviour("wait-to-listen").is_some() {
+        thread::sleep(POLL);
     }
     let ip = option("--ip").unwrap_or("127.0.0.1");
     let port = option("--port").unwrap_or("7233");

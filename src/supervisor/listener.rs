@@ -1,0 +1,66 @@
+//! Whether it is our server that answers: another one may have taken the port.
+//!
+//! The kernel knows whose socket it is. Where it does not say (no /proc, a
+//! process that does not let itself be looked at), the server is held for a
+//! moment: what answers meanwhile is not it.
+
+use std::time::{Duration, Instant};
+
+use super::Supervisor;
+use crate::clock::after;
+use crate::health::{self, Health};
+use crate::sys::{self, SIGCONT, SIGSTOP};
+
+/// Until all of the server's threads stand still.
+const STOP_LIMIT: Duration = Duration::from_secs(1);
+/// An answer on this machine takes less than a thousandth of this.
+const HELD: Duration = Duration::from_millis(300);
+
+impl Supervisor<'_> {
+    /// To be asked when the port answers.
+    pub(super) fn is_ours(&self) -> bool {
+        let Some(pid) = self.pid().filter(|pid| !sys::has_ended(*pid)) else { return false };
+        match sys::listens(pid, self.plan.config.local_address()) {
+            Some(answer) => answer,
+            None => self.is_silent_while_held(pid),
+        }
+    }
+
+    /// Whether the port is another's for sure. Never holds the server, which
+    /// has work to do by now.
+    pub(super) fn is_anothers(&self) -> bool {
+        let listens = |pid| sys::listens(pid, self.plan.config.local_address());
+        self.pid().and_then(listens) == Some(false)
+    }
+
+    fn is_silent_while_held(&self, pid: u32) -> bool {
+        let held = Held::new(pid);
+        let deadline = after(STOP_LIMIT);
+        while !sys::is_stopped(pid) {
+            if sys::has_ended(pid) || Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+        // Not to be interrupted: the stop itself is an event.
+        let answer = health::check(self.plan.config.local_address(), after(HELD), None);
+        drop(held);
+        answer == Health::Silent && !sys::has_ended(pid)
+    }
+}
+
+/// A process group that stands still as long as this value lives.
+struct Held(u32);
+
+impl Held {
+    fn new(leader: u32) -> Held {
+        sys::signal_group(leader, SIGSTOP);
+        Held(leader)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        sys::signal_group(self.0, SIGCONT);
+    }
+}

@@ -1,0 +1,160 @@
+//! A name is never taken for the thing: a port for the server, a pid for the
+//! process, a path for the file that was looked at.
+
+use std::net::TcpStream;
+
+use crate::support::process::{binary, is_root, signal};
+use crate::support::*;
+
+fn home() -> Home {
+    Home::new().with_stand_in()
+}
+
+/// `stigmer ARGS` in `home`, on the ports of `other`.
+fn on_ports_of<'h>(home: &'h Home, other: &Home, arguments: &[&str]) -> Stigmer<'h> {
+    let stigmer = home.stigmer(arguments).env("STIGMER_TEMPORAL_PORT", other.port().to_string());
+    stigmer.env("STIGMER_TEMPORAL_UI_PORT", other.ui_port().to_string())
+}
+
+#[track_caller]
+fn stop(home: &Home) {
+    home.stigmer(["local", "stop"]).run().success();
+    home.assert_quiet();
+}
+
+/// `late` has found the ports free and spawned its server when `early` takes them.
+#[track_caller]
+fn lose_the_race<'h>(early: &'h Home, late: &'h Home, arguments: &[&str]) -> Outcome<'h> {
+    late.behave("wait-to-listen");
+    let loser = on_ports_of(late, early, arguments).spawn();
+    late.wait_for("its server", || late.starts().len() == 1);
+    early.stigmer(["local", "start", "--detach"]).run().success();
+    // Time enough to take the other one's answer for its own.
+    for _ in 0..10 {
+        early.stigmer(["local", "status"]).run().success();
+    }
+    late.behave("");
+    loser.wait()
+}
+
+#[test]
+fn a_server_that_lost_its_port_to_another_home_is_never_said_to_be_ready() {
+    for arguments in [&["local", "start"][..], &["local", "start", "--detach"]] {
+        let (early, late) = (home(), home());
+        let outcome = lose_the_race(&early, &late, arguments);
+        outcome.fails_with(&["cannot start Temporal", "address already in use"]).stdout_lacks("Ready");
+        assert!(outcome.hint().unwrap().contains("--port"), "{}", outcome.describe());
+        late.assert_quiet();
+        early.stigmer(["local", "status"]).run().success();
+        stop(&early);
+    }
+}
+
+#[test]
+fn a_command_is_never_run_against_another_homes_server() {
+    let (early, late) = (home(), home());
+    let executed = late.root().join("executed");
+    let outcome = lose_the_race(&early, &late, &["local", "run", "--", "touch", executed.to_str().unwrap()]);
+    outcome.fails_with(&["cannot start Temporal", "address already in use"]);
+    assert!(!executed.exists());
+    late.assert_quiet();
+    stop(&early);
+}
+
+#[test]
+fn a_restart_never_takes_another_homes_server_for_its_own() {
+    let (first, second) = (home(), home());
+    let mut daemon = first.stigmer(["local", "start"]).spawn();
+    daemon.wait_for_stdout("Ready.");
+    first.behave("wait-to-listen");
+    first.crash("1");
+    first.wait_for("the second server", || first.starts().len() == 2);
+    on_ports_of(&second, &first, &["local", "start", "--detach"]).run().success();
+    for _ in 0..10 {
+        let status = first.stigmer(["local", "status"]).run();
+        status.exits_with(1).stdout_lacks("running and ready");
+    }
+    first.behave("");
+    daemon.wait_for_stdout("Temporal ended unexpectedly (exit status 1)");
+    stop(&second);
+    // The port is free again: now it is its own.
+    daemon.wait_for_stdout("Temporal is ready again");
+    daemon.signal(libc::SIGTERM);
+    daemon.wait().success();
+}
+
+#[test]
+fn a_server_that_another_program_keeps_from_its_port_is_told_as_such() {
+    let (early, late) = (home(), home());
+    late.behave("wait-to-listen");
+    let start = on_ports_of(&late, &early, &["local", "start", "--ready-timeout", "2"]).spawn();
+    late.wait_for("its server", || late.starts().len() == 1);
+    early.stigmer(["local", "start", "--detach"]).run().success();
+    let outcome = start.wait();
+    let address = format!("another program answers at 127.0.0.1:{}", early.port());
+    outcome.fails_with(&["cannot start Temporal", &address]).stdout_lacks("Ready");
+    stop(&early);
+}
+
+#[test]
+fn status_never_takes_another_program_on_the_port_for_the_server() {
+    let (own, other) = (home(), home());
+    own.stigmer(["local", "start", "--detach"]).run().success();
+    let daemon: u32 = own.state_field("daemon_pid").unwrap().parse().unwrap();
+    // It cannot notice what happens now.
+    signal(daemon, libc::SIGSTOP);
+    signal(own.starts()[0].0, libc::SIGKILL);
+    own.wait_for("its port", || TcpStream::connect(("127.0.0.1", own.port())).is_err());
+    on_ports_of(&other, &own, &["local", "start", "--detach"]).run().success();
+    own.stigmer(["local", "status"]).run().exits_with(1).stdout_lacks("running and ready");
+    signal(daemon, libc::SIGCONT);
+    stop(&other);
+}
+
+/// The program with no /proc to see, as in a bare chroot.
+#[cfg(target_os = "linux")]
+fn without_proc<'h>(home: &'h Home, other: &Home, command: &str) -> Stigmer<'h> {
+    let script = format!("umount -l /proc && exec \"$stigmer\" {command}");
+    Stigmer::of_program(home, "unshare".as_ref(), ["--mount", "--propagation", "private", "sh", "-c", &script])
+        .env("stigmer", binary())
+        .env("STIGMER_TEMPORAL_PORT", other.port().to_string())
+        .env("STIGMER_TEMPORAL_UI_PORT", other.ui_port().to_string())
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn where_the_system_does_not_say_who_listens_it_is_found_out() {
+    if !is_root() {
+        eprintln!("NOT TESTED: only root can take /proc away");
+        return;
+    }
+    let (early, late) = (home(), home());
+    late.behave("wait-to-listen");
+    let loser = without_proc(&late, &early, "local start").spawn();
+    late.wait_for("its server", || late.starts().len() == 1);
+    early.stigmer(["local", "start", "--detach"]).run().success();
+    for _ in 0..10 {
+        early.stigmer(["local", "status"]).run().success();
+    }
+    late.behave("");
+    loser.wait().fails_with(&["address already in use"]).stdout_lacks("Ready");
+    stop(&early);
+    let mut own = without_proc(&late, &late, "local start").spawn();
+    own.wait_for_stdout("Ready.");
+    own.signal(libc::SIGTERM);
+    own.wait().success();
+    late.assert_quiet();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_server_of_a_script_that_did_not_exec_it_is_ours() {
+    let home = home();
+    let script = home.root().join("temporal.sh");
+    std::fs::write(&script, "#!/bin/sh\n\"$STIGMER_HOME/bin/temporal\" \"$@\"\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, mode).unwrap();
+    let ready = home.stigmer(["local", "run", "--", "true"]).env("STIGMER_TEMPORAL_BIN", &script).run();
+    ready.success();
+    home.assert_quiet();
+}
