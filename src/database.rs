@@ -3,11 +3,13 @@
 //! Temporal sets up its schema only when the file does not exist. A server
 //! killed while it does so leaves a file that no later start can use. So a
 //! database that has not served yet is marked, and only a marked one may be
-//! moved aside.
+//! moved aside. The mark names the very file that was made under it: another
+//! one in its place, a backup perhaps, is not touched.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,8 +17,8 @@ use crate::clock::after;
 use crate::error::{Error, Result};
 use crate::events::{Events, Halt};
 use crate::lock::Lock;
-use crate::sys;
 use crate::terminal::{Terminal, Wait};
+use crate::{own_file, sys};
 
 /// A server that lost its daemon stops within this time.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(15);
@@ -30,6 +32,19 @@ const MAX_LINKS: usize = 40;
 pub struct Database {
     path: PathBuf,
     lock: Lock,
+    /// It was not there before this start, and its mark names no file yet.
+    is_awaited: Cell<bool>,
+}
+
+/// What the mark says of the file that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Making {
+    /// It was made under the mark, and never served.
+    Unfinished,
+    /// Whoever was to note which file was made under the mark was killed first.
+    Unknown,
+    /// It is not the marked one, or there is no mark, or no file.
+    Finished,
 }
 
 impl Database {
@@ -46,7 +61,7 @@ impl Database {
         let mut wait = Wait::begin();
         loop {
             if let Some(lock) = Lock::try_exclusive(&with_suffix(&path, ".lock"))? {
-                return Ok(Database { path, lock });
+                return Ok(Database { path, lock, is_awaited: Cell::new(false) });
             }
             let shown = path.display();
             if wait.elapsed() >= ORPHAN_LIMIT {
@@ -76,53 +91,92 @@ impl Database {
 
     /// To be called before each start: marks a database that is about to be made.
     pub fn prepare(&self) -> Result<()> {
-        if self.path.exists() {
-            return Ok(());
-        }
         let mark = self.mark();
-        match fs::File::create_new(&mark) {
-            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => {
-                Err(Error::io("create", mark.display(), &cause))
+        let failed = |cause: io::Error| Error::io("create", mark.display(), &cause);
+        match self.making() {
+            // Of another file, which is gone.
+            Making::Finished if self.path.exists() => own_file::remove_if_present(&mark).map_err(failed)?,
+            Making::Finished => {
+                own_file::create(&mark).map_err(failed)?;
+                self.is_awaited.set(true);
             }
-            _ => Ok(()),
+            Making::Unfinished | Making::Unknown => {}
         }
+        Ok(())
+    }
+
+    /// To be called while a server starts: once there is a file, the mark is its.
+    pub fn note_file(&self) {
+        if !self.is_awaited.get() {
+            return;
+        }
+        let Ok(identity) = sys::identity(&self.path) else { return };
+        self.is_awaited.set(false);
+        // In place: it must not be lost in between.
+        let note = |mut mark: fs::File| mark.write_all(identity.as_bytes());
+        let _ = own_file::open(&self.mark(), fs::File::options().write(true)).and_then(note);
     }
 
     /// To be called when a server serves from it. One that was just made is
     /// new until its namespaces are what they shall be.
     pub fn has_served(&self) {
+        self.note_file();
+        self.is_awaited.set(false);
         let _ = fs::rename(self.mark(), self.new_mark());
     }
 
     /// Whether its namespaces are still as Temporal made them.
     pub fn is_new(&self) -> bool {
-        self.new_mark().exists()
+        is_mark_of(&self.new_mark(), &self.path)
     }
 
-    /// To be called when they are not any more.
+    /// To be called when they no longer are.
     pub fn completed(&self) {
         let _ = fs::remove_file(self.new_mark());
     }
 
-    /// Whether no server ever served from it, so that nothing can be lost.
-    pub fn never_served(&self) -> bool {
-        self.mark().exists()
+    /// To be called when a server failed to start: where it made nothing, there
+    /// is nothing to mark.
+    pub fn has_failed(&self) {
+        self.note_file();
+        if self.is_awaited.take() {
+            let _ = fs::remove_file(self.mark());
+        }
     }
 
-    /// Moves the database away, so that the next start makes a new one. Only
-    /// the last one is kept: no server ever served from it.
+    pub fn making(&self) -> Making {
+        let (Ok(mark), Ok(identity)) = (own_file::read(&self.mark()), sys::identity(&self.path)) else {
+            return Making::Finished;
+        };
+        match mark.as_str() {
+            "" => Making::Unknown,
+            marked if marked == identity => Making::Unfinished,
+            _ => Making::Finished,
+        }
+    }
+
+    /// Moves the database away, so that the next start makes a new one; to a
+    /// name that nothing has.
     pub fn move_aside(&self) -> Result<PathBuf> {
-        let aside = with_suffix(&self.path, ".broken");
+        let aside = self.free_name();
         for suffix in SUFFIXES {
             let (from, to) = (with_suffix(&self.path, suffix), with_suffix(&aside, suffix));
-            let moved = match fs::rename(&from, &to) {
-                // What an earlier one left there is not of this one.
-                Err(cause) if cause.kind() == io::ErrorKind::NotFound => remove_if_there(&to),
-                done => done,
-            };
-            moved.map_err(|cause| Error::io("move away", from.display(), &cause))?;
+            match fs::rename(&from, &to) {
+                Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("move away", from.display(), &cause));
+                }
+                _ => {}
+            }
         }
         Ok(aside)
+    }
+
+    fn free_name(&self) -> PathBuf {
+        let is_free =
+            |path: &PathBuf| SUFFIXES.iter().all(|suffix| fs::symlink_metadata(with_suffix(path, suffix)).is_err());
+        let numbered = (1..).map(|number| with_suffix(&self.path, &format!(".broken.{number}")));
+        let mut names = std::iter::once(with_suffix(&self.path, ".broken")).chain(numbered);
+        names.find(is_free).unwrap_or_default()
     }
 
     fn mark(&self) -> PathBuf {
@@ -150,11 +204,9 @@ fn resolve(mut path: PathBuf) -> PathBuf {
     path
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),
-        _ => Ok(()),
-    }
+/// Whether a mark names the very file that is at `path`.
+fn is_mark_of(mark: &Path, path: &Path) -> bool {
+    matches!((own_file::read(mark), sys::identity(path)), (Ok(marked), Ok(identity)) if marked == identity)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -174,20 +226,50 @@ mod tests {
         let mut terminal = Terminal::new(crate::terminal::Stream::Nowhere, &|_| None);
         let mut events = Events::new().unwrap();
         let database = Database::open(directory.join("t.db"), &mut events, &mut terminal).unwrap();
-        database.prepare().unwrap();
-        fs::write(database.path(), "half").unwrap();
+        let made = |content: &str| {
+            database.prepare().unwrap();
+            fs::write(database.path(), content).unwrap();
+            database.note_file();
+        };
+        made("half");
         fs::write(with_suffix(database.path(), "-wal"), "w").unwrap();
-        fs::write(directory.join("t.db.broken-shm"), "of an earlier one").unwrap();
-        assert!(database.never_served());
-        let aside = database.move_aside().unwrap();
-        assert_eq!(fs::read(&aside).unwrap(), b"half");
-        assert!(!database.path().exists() && with_suffix(&aside, "-wal").exists());
-        assert!(!with_suffix(&aside, "-shm").exists());
-        fs::write(database.path(), "whole").unwrap();
+        assert_eq!(database.making(), Making::Unfinished);
+        let first = database.move_aside().unwrap();
+        made("half again");
+        assert_eq!(database.making(), Making::Unfinished);
+        let second = database.move_aside().unwrap();
+        assert_eq!((fs::read(&first).unwrap(), fs::read(&second).unwrap()), (b"half".into(), b"half again".into()));
+        assert!(!database.path().exists() && with_suffix(&first, "-wal").exists());
+        made("whole");
         database.has_served();
         database.prepare().unwrap();
-        assert!(!database.never_served() && database.is_new());
+        assert_eq!(database.making(), Making::Finished);
+        assert!(database.is_new());
         database.completed();
         assert!(!database.is_new());
+    }
+
+    #[test]
+    fn a_mark_is_of_the_file_that_was_made_under_it() {
+        let directory = Scratch::new();
+        let mut terminal = Terminal::new(crate::terminal::Stream::Nowhere, &|_| None);
+        let mut events = Events::new().unwrap();
+        let database = Database::open(directory.join("t.db"), &mut events, &mut terminal).unwrap();
+        // Nothing was made: no mark.
+        database.prepare().unwrap();
+        database.has_failed();
+        assert!(!database.mark().exists());
+        // Killed before it could be noted.
+        database.prepare().unwrap();
+        fs::write(database.path(), "half").unwrap();
+        assert_eq!(database.making(), Making::Unknown);
+        database.has_failed();
+        assert_eq!(database.making(), Making::Unfinished);
+        // Another file in its place.
+        fs::rename(database.path(), directory.join("half")).unwrap();
+        fs::write(database.path(), "a backup").unwrap();
+        assert_eq!(database.making(), Making::Finished);
+        database.prepare().unwrap();
+        assert!(!database.mark().exists());
     }
 }

@@ -17,6 +17,7 @@ mod server;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ use self::restart::{Decision, History};
 use self::server::{Server, in_words};
 use crate::clock::{after, unix_time, utc};
 use crate::config::Managed;
-use crate::database::Database;
+use crate::database::{Database, Making};
 use crate::error::Result;
 use crate::events::{Event, Events, Halt};
 use crate::home::Home;
@@ -163,7 +164,10 @@ impl<'a> Supervisor<'a> {
         }
         let server = match Server::spawn(&self.plan, &self.log) {
             Ok(server) => server,
-            Err(error) => return Ok(Started::Failed(Fault::NotSpawned(error))),
+            Err(error) => {
+                self.note_failure();
+                return Ok(Started::Failed(Fault::NotSpawned(error)));
+            }
         };
         let pid = server.pid();
         self.server = Some(server);
@@ -184,9 +188,18 @@ impl<'a> Supervisor<'a> {
                 self.state.times_ready += 1;
                 self.publish(Phase::Ready);
             }
-            Started::Failed(_) => self.state.temporal = None,
+            Started::Failed(_) => {
+                self.state.temporal = None;
+                self.note_failure();
+            }
         }
         Ok(started)
+    }
+
+    fn note_failure(&self) {
+        if let Some(database) = &self.plan.database {
+            database.has_failed();
+        }
     }
 
     /// Sleeps while the server serves; asks it now and then whether it does.
@@ -349,9 +362,14 @@ impl<'a> Supervisor<'a> {
     /// Moves the database away if the fault may lie in it and it holds nothing
     /// yet; returns whether it did.
     fn move_database_aside(&mut self, fault: &Fault) -> Result<bool> {
-        let (Some(database), Fault::Ended(_)) = (&self.plan.database, fault) else { return Ok(false) };
-        let is_suspect = database.never_served() && database.path().exists();
-        if !is_suspect || diagnosis::cause(&self.log_tail()) == Some(Cause::PortTaken) {
+        let (Some(database), Fault::Ended(status)) = (&self.plan.database, fault) else { return Ok(false) };
+        let is_named = diagnosis::cause(&self.log_tail()) == Some(Cause::NotADatabase);
+        let is_suspect = match database.making() {
+            Making::Unfinished => is_named || status.signal().is_some(),
+            Making::Unknown => is_named,
+            Making::Finished => false,
+        };
+        if !is_suspect {
             return Ok(false);
         }
         let aside = database.move_aside()?;

@@ -36,6 +36,9 @@ impl Supervisor<'_> {
                 self.stop(HUNG_GRACE)?;
                 return Ok(Started::Failed(if stranger { Fault::PortOfAnother } else { Fault::TimedOut }));
             }
+            if let Some(database) = &self.plan.database {
+                database.note_file();
+            }
             let serves = self.probe(deadline.min(now + HEALTH_TIMEOUT)) == Health::Serving;
             // Asked only now: until then it would cost more than the probe.
             if serves && self.is_ours() {

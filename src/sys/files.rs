@@ -1,10 +1,55 @@
 //! Files and the disks they are on.
 
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{File, Metadata};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What tells the file that `path` leads to from any other that has, had or
+/// will have this name: its inode and, as numbers are used again, its birth.
+/// Without the device, whose number may be another after a reboot.
+pub fn identity(path: &Path) -> io::Result<String> {
+    let metadata = std::fs::metadata(path)?;
+    Ok(identity_text(&metadata, birth(path, &metadata)))
+}
+
+fn identity_text(metadata: &Metadata, birth: Option<SystemTime>) -> String {
+    match birth.and_then(|birth| birth.duration_since(UNIX_EPOCH).ok()) {
+        Some(birth) => format!("{}@{}.{:09}", metadata.ino(), birth.as_secs(), birth.subsec_nanos()),
+        None => format!("{}@{}", metadata.ino(), metadata.dev()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn birth(_: &Path, metadata: &Metadata) -> Option<SystemTime> {
+    metadata.created().ok()
+}
+
+// std asks for the birth only where the C library is glibc.
+#[cfg(target_os = "linux")]
+fn birth(path: &Path, _: &Metadata) -> Option<SystemTime> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    ask_birth(libc::AT_FDCWD, &path, 0)
+}
+
+#[cfg(target_os = "linux")]
+fn ask_birth(directory: i32, path: &std::ffi::CStr, flags: i32) -> Option<SystemTime> {
+    /// Of linux/stat.h.
+    const STATX_BTIME: u32 = 0x800;
+    // SAFETY: the path is NUL-terminated; statx is plain data and only written.
+    let (result, info) = unsafe {
+        let mut info: libc::statx = std::mem::zeroed();
+        let pointer = std::ptr::from_mut(&mut info);
+        (libc::syscall(libc::SYS_statx, directory, path.as_ptr(), flags, STATX_BTIME, pointer), info)
+    };
+    let is_known = result == 0 && info.stx_mask & STATX_BTIME != 0;
+    let birth = std::time::Duration::new(info.stx_btime.tv_sec.max(0) as u64, info.stx_btime.tv_nsec);
+    is_known.then(|| UNIX_EPOCH + birth)
+}
 
 /// Bytes that an unprivileged user may still write on the disk of `path`.
 pub fn free_space(path: &Path) -> Option<u64> {
@@ -54,5 +99,19 @@ mod tests {
         assert!(can_map_shared(&file));
         assert!(!can_map_shared(&File::open(std::env::temp_dir()).unwrap()));
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_is_recognised_whatever_its_name_and_a_new_one_is_another() {
+        let path = std::env::temp_dir().join(format!("stigmer-identity-{}", std::process::id()));
+        File::create(&path).unwrap();
+        let first = identity(&path).unwrap();
+        let renamed = path.with_extension("renamed");
+        std::fs::rename(&path, &renamed).unwrap();
+        File::create(&path).unwrap();
+        assert_eq!(identity(&renamed).unwrap(), first);
+        assert_ne!(identity(&path).unwrap(), first);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::remove_file(&renamed).unwrap();
     }
 }

@@ -10,7 +10,7 @@ mod processes;
 mod signals;
 mod streams;
 
-pub use self::files::{can_map_shared, free_space, start_writeback};
+pub use self::files::{can_map_shared, free_space, identity, start_writeback};
 pub use self::listeners::listens;
 pub use self::processes::{
     Fork, birth, close_all_but, detach_from_terminal, effective_user, executable, exit_code, fork, has_ended, is_alive,

@@ -1,7 +1,9 @@
 //! A name is never taken for the thing: a port for the server, a pid for the
 //! process, a path for the file that was looked at.
 
+use std::fs;
 use std::net::TcpStream;
+use std::path::PathBuf;
 
 use crate::support::process::{binary, is_root, signal};
 use crate::support::*;
@@ -151,10 +153,74 @@ fn where_the_system_does_not_say_who_listens_it_is_found_out() {
 fn the_server_of_a_script_that_did_not_exec_it_is_ours() {
     let home = home();
     let script = home.root().join("temporal.sh");
-    std::fs::write(&script, "#!/bin/sh\n\"$STIGMER_HOME/bin/temporal\" \"$@\"\n").unwrap();
+    fs::write(&script, "#!/bin/sh\n\"$STIGMER_HOME/bin/temporal\" \"$@\"\n").unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&script, mode).unwrap();
+    fs::set_permissions(&script, mode).unwrap();
     let ready = home.stigmer(["local", "run", "--", "true"]).env("STIGMER_TEMPORAL_BIN", &script).run();
     ready.success();
     home.assert_quiet();
+}
+
+fn beside(home: &Home, suffix: &str) -> PathBuf {
+    home.path().join(format!("data/temporal.db{suffix}"))
+}
+
+#[test]
+fn a_backup_put_where_a_first_start_failed_is_never_moved_away() {
+    let home = home();
+    let fail = || {
+        home.behave("exit-before-serving 1\nsay Error: unknown flag: --typo");
+        home.stigmer(["local", "start"]).run().fails_with(&["cannot start Temporal"]);
+    };
+    fail();
+    assert!(!beside(&home, ".unproven").exists(), "nothing was made, so there is nothing to mark");
+    home.behave("");
+    home.stigmer(["local", "run", "--", "true"]).run().success();
+    fs::rename(home.database(), home.root().join("backup")).unwrap();
+    fail();
+    fs::rename(home.root().join("backup"), home.database()).unwrap();
+    fail();
+    fail();
+    assert!(!beside(&home, ".broken").exists());
+    home.behave("");
+    home.stigmer(["local", "run", "--", "true"]).run().success();
+}
+
+/// Leaves a database as a kill at its birth does.
+fn leave_half_a_database(home: &Home) {
+    home.behave("slow-schema 60000");
+    let daemon = home.stigmer(["local", "start"]).spawn();
+    home.wait_for("half a database", || fs::read(home.database()).is_ok_and(|content| !content.is_empty()));
+    daemon.signal(libc::SIGKILL);
+    home.wait_until_quiet(LIMIT);
+    home.behave("");
+}
+
+#[test]
+fn a_backup_put_over_a_half_made_database_is_never_moved_away_because_of_a_typo() {
+    let home = home();
+    leave_half_a_database(&home);
+    // In place, as `cp` does it: the same file with another content.
+    fs::write(home.database(), "a database of the stand-in\n").unwrap();
+    home.behave("exit-before-serving 1\nsay Error: unknown flag: --typo");
+    for _ in 0..2 {
+        home.stigmer(["local", "start"]).run().fails_with(&["cannot start Temporal"]).stdout_lacks("moved it");
+    }
+    assert_eq!(fs::read(home.database()).unwrap(), b"a database of the stand-in\n");
+}
+
+#[test]
+fn what_was_moved_away_is_never_overwritten() {
+    let home = home();
+    for number in 0..3 {
+        leave_half_a_database(&home);
+        let outcome = home.stigmer(["local", "run", "--", "true"]).run();
+        let suffix = if number == 0 { ".broken".into() } else { format!(".broken.{number}") };
+        outcome.success().stderr_has(&format!("temporal.db{suffix} and making a new one"));
+        assert_eq!(fs::read(beside(&home, &suffix)).unwrap(), b"half a schema\n");
+        fs::write(beside(&home, &suffix), format!("kept {number}")).unwrap();
+        fs::remove_file(home.database()).unwrap();
+    }
+    assert_eq!(fs::read(beside(&home, ".broken")).unwrap(), b"kept 0");
+    assert_eq!(fs::read(beside(&home, ".broken.1")).unwrap(), b"kept 1");
 }
