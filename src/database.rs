@@ -7,7 +7,7 @@
 //! one in its place, a backup perhaps, is not touched.
 
 use std::cell::Cell;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -52,6 +52,10 @@ impl Database {
     /// for one that is just stopping.
     pub fn open(path: PathBuf, events: &mut Events, terminal: &mut Terminal) -> Result<Database, Halt> {
         let path = resolve(path);
+        if !path.file_name().is_some_and(is_plain) {
+            let text = format!("cannot use the database {}: SQLite reads its name as a URI", path.display());
+            return Err(Error::new(text).hint("give the file a name in UTF-8 without '?', '#' and '%'").into());
+        }
         let directory = path.parent().unwrap_or(Path::new("/"));
         if !directory.is_dir() {
             let text =
@@ -76,6 +80,18 @@ impl Database {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The directory that Temporal has to run in, if any, and the name by which
+    /// it finds the database there. It puts the name unescaped into a URI, and
+    /// looks with the same name for the file: of a path with a `?`, `#` or `%`
+    /// only the last part can be given. Any other is given whole: Temporal
+    /// keeps it in the cluster's metadata, so it is to stay what it was.
+    pub fn name_for_temporal(&self) -> (Option<&Path>, &OsStr) {
+        match (self.path.parent(), self.path.file_name()) {
+            (Some(directory), Some(name)) if !is_plain(self.path.as_os_str()) => (Some(directory), name),
+            _ => (None, self.path.as_os_str()),
+        }
     }
 
     pub fn lock(&self) -> &Lock {
@@ -209,6 +225,12 @@ fn is_mark_of(mark: &Path, path: &Path) -> bool {
     matches!((own_file::read(mark), sys::identity(path)), (Ok(marked), Ok(identity)) if marked == identity)
 }
 
+/// Whether SQLite takes the text of a URI for just this name, and Temporal, which
+/// also writes it into a protocol buffer, takes it at all.
+fn is_plain(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| !name.contains(['?', '#', '%']))
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name: OsString = path.as_os_str().to_owned();
     name.push(suffix);
@@ -271,5 +293,22 @@ mod tests {
         assert_eq!(database.making(), Making::Finished);
         database.prepare().unwrap();
         assert!(!database.mark().exists());
+    }
+
+    #[test]
+    fn a_path_that_is_no_plain_text_of_a_uri_is_given_relative_to_its_directory() {
+        let directory = Scratch::new();
+        let mut terminal = Terminal::new(crate::terminal::Stream::Nowhere, &|_| None);
+        let mut events = Events::new().unwrap();
+        for (name, is_plain) in [("plain & simple", true), ("a?b", false), ("a#b", false), ("a%2Fb", false)] {
+            let directory = directory.join(name);
+            fs::create_dir_all(&directory).unwrap();
+            let database = Database::open(directory.join("t.db"), &mut events, &mut terminal).unwrap();
+            match is_plain {
+                true => assert_eq!(database.name_for_temporal(), (None, database.path().as_os_str())),
+                false => assert_eq!(database.name_for_temporal(), (database.path().parent(), "t.db".as_ref())),
+            }
+            assert!(Database::open(directory.join("t?.db"), &mut events, &mut terminal).is_err());
+        }
     }
 }

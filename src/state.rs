@@ -3,8 +3,10 @@
 //! Only words: that a daemon lives is shown by its lock alone, and the state of
 //! one that does not says nothing but what it left behind.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::reason;
@@ -169,13 +171,11 @@ impl State {
     fn text(&self) -> String {
         let mut text = String::new();
         let mut field = |name: &str, value: Option<String>| {
-            // A value with a newline would be two fields; there is no such path
-            // that Temporal could be given either.
-            if let Some(value) = value.filter(|value| !value.contains('\n')) {
+            if let Some(value) = value {
                 text.push_str(&format!("{name}={value}\n"));
             }
         };
-        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let path = |path: &Option<PathBuf>| path.as_deref().map(escape);
         field("phase", Some(self.phase.name().into()));
         field("mode", Some(self.mode.name().into()));
         field("lifetime", Some(name_of(&LIFETIMES, &self.lifetime).into()));
@@ -205,7 +205,7 @@ impl State {
                 // 0 and -1 would signal whole groups.
                 pid: field(&format!("{prefix}_pid"))?.parse().ok().filter(|pid| (1..=i32::MAX as u32).contains(pid))?,
                 birth: owned(&format!("{prefix}_birth")),
-                executable: field(&format!("{prefix}_executable")).map(PathBuf::from),
+                executable: field(&format!("{prefix}_executable")).map(unescape),
             })
         };
         Some(State {
@@ -219,12 +219,39 @@ impl State {
             temporal_version: owned("temporal_version"),
             temporal_cli: field("temporal_cli").map(PathBuf::from),
             namespaces: field("namespaces").unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
-            database: field("database").map(PathBuf::from),
+            database: field("database").map(unescape),
             restarts: field("restarts")?.parse().ok()?,
             times_ready: field("times_ready")?.parse().ok()?,
             started: field("started")?.parse().ok()?,
         })
     }
+}
+
+/// A path as one line of text: what is no UTF-8, a control character or a
+/// backslash becomes `\xHH`.
+fn escape(path: &Path) -> String {
+    let mut text = String::new();
+    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '\\' | '\0'..='\x1f' | '\x7f' => text.push_str(&format!("\\x{:02x}", character as u32)),
+                other => text.push(other),
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
+    }
+    text
+}
+
+fn unescape(text: &str) -> PathBuf {
+    let mut parts = text.split("\\x");
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let byte = part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.extend(byte);
+        bytes.extend_from_slice(part.get(2..).unwrap_or_default().as_bytes());
+    }
+    OsString::from_vec(bytes).into()
 }
 
 /// The daemon of an instance, as another process sees it.
@@ -278,6 +305,17 @@ mod tests {
         assert_eq!(State::parse(""), None);
         assert_eq!(State::parse(&state().text().replace("daemon_pid=", "daemon_pid=-")), None);
         assert_eq!(State::parse(&state().text().replace("phase=ready", "phase=odd")), None);
+    }
+
+    #[test]
+    fn any_path_is_one_line_and_reads_back() {
+        for path in [&b"/plain/path with spaces"[..], b"/a\nb\\c\x1b", b"/\xff\xfe/\xc3\xbc", b"/a\\x41", b""] {
+            let path = PathBuf::from(OsString::from_vec(path.to_vec()));
+            let text = escape(&path);
+            assert!(!text.contains(char::is_control), "{text}");
+            assert_eq!(unescape(&text), path, "{text}");
+        }
+        assert_eq!(escape(Path::new("/home/ada/ü")), "/home/ada/ü");
     }
 
     #[test]

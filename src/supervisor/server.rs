@@ -1,8 +1,9 @@
 //! The Temporal process: spawned, signalled, reaped.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -19,6 +20,8 @@ use crate::sys::{self, SIGKILL, SIGTERM};
 /// when it is emptied into the database 44, in memory 38. A larger cache, memory
 /// maps, temporary tables in memory and rarer checkpoints changed nothing.
 const PRAGMAS: [(&str, &str); 2] = [("journal_mode", "WAL"), ("synchronous", "NORMAL")];
+/// What takes the path of a file (Temporal CLI 1.9.1), but for the database.
+const PATH_FLAGS: [&str; 3] = ["--config-file", "--env-file", "--ui-asset-path"];
 
 /// A server that was spawned and not yet reaped. Dropped, it is killed: the
 /// supervisor leaves nothing running on any path.
@@ -83,14 +86,25 @@ fn command(plan: &Plan<'_>) -> Command {
     if let Some(ui) = &config.ui {
         command.arg("--ui-port").arg(ui.port.value.to_string());
     }
-    if let (Some(database), DatabaseChoice::Home) = (&plan.database, &config.database) {
-        command.arg("--db-filename").arg(database.path());
-    }
     if plan.database.as_ref().is_some_and(Database::can_have_wal) {
         command.args(pragma_options(&config.pragmas));
     }
-    command.args(&config.temporal_args);
-    command.current_dir(&plan.directory);
+    let in_home = config.database == DatabaseChoice::Home;
+    let (elsewhere, name) = plan.database.as_ref().map_or((None, None), |database| {
+        let (directory, name) = database.name_for_temporal();
+        (directory, Some(name))
+    });
+    if let Some(name) = name.filter(|_| in_home) {
+        command.arg("--db-filename").arg(name);
+    }
+    match elsewhere {
+        None => command.args(&config.temporal_args).current_dir(&plan.directory),
+        Some(directory) => command.args(absolute(&config.temporal_args, &plan.directory)).current_dir(directory),
+    };
+    if let Some(name) = name.filter(|_| elsewhere.is_some() && !in_home) {
+        // The last one counts.
+        command.arg("--db-filename").arg(name);
+    }
     // Without one, in a container with no /etc/passwd, Temporal 1.9.1 ends
     // with "user: Current requires cgo or $USER set in environment".
     let home = plan.database.as_ref().and_then(|database| database.path().parent()).unwrap_or(&plan.directory);
@@ -116,6 +130,32 @@ fn pragma_options(of_user: &[OsString]) -> Vec<String> {
     }
     let ours = PRAGMAS.iter().filter(|(name, _)| !is_theirs(name));
     ours.map(|(name, value)| format!("--sqlite-pragma={name}={value}")).collect()
+}
+
+/// The arguments for a Temporal that does not run in `directory`, where they
+/// were typed: relative paths among them still begin there.
+fn absolute(arguments: &[OsString], directory: &Path) -> Vec<OsString> {
+    let is_path = |name: &[u8]| PATH_FLAGS.iter().any(|flag| flag.as_bytes() == name);
+    let mut follows = false;
+    let whole = |argument: &OsString| {
+        let bytes = argument.as_bytes();
+        let (name, value) = match bytes.iter().position(|byte| *byte == b'=') {
+            Some(at) => (&bytes[..at], Some(OsStr::from_bytes(&bytes[at + 1..]))),
+            None => (bytes, None),
+        };
+        let is_value = std::mem::replace(&mut follows, value.is_none() && is_path(name));
+        match value.filter(|_| is_path(name)) {
+            _ if is_value => directory.join(argument).into_os_string(),
+            Some(value) => {
+                let mut text = OsStr::from_bytes(name).to_owned();
+                text.push("=");
+                text.push(directory.join(value));
+                text
+            }
+            None => argument.clone(),
+        }
+    };
+    arguments.iter().map(whole).collect()
 }
 
 fn cannot_execute(executable: &Path, cause: &io::Error) -> Error {
@@ -152,5 +192,14 @@ mod tests {
         assert_eq!(options(&["Synchronous = FULL"]), [journal]);
         assert_eq!(options(&["journal_mode=DELETE"]), [""; 0]);
         assert_eq!(options(&["journal_mode=WAL", "synchronous=EXTRA"]), [""; 0]);
+    }
+
+    #[test]
+    fn relative_paths_among_the_arguments_begin_where_they_were_typed() {
+        let given = ["--ui-asset-path", "a", "--env-file=b", "--log-level", "c", "--config-file=/d", "--headless"];
+        let wanted =
+            ["--ui-asset-path", "/w/a", "--env-file=/w/b", "--log-level", "c", "--config-file=/d", "--headless"];
+        let whole = absolute(&given.map(OsString::from), Path::new("/w"));
+        assert_eq!(whole, wanted.map(OsString::from));
     }
 }

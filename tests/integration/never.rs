@@ -1,8 +1,10 @@
 //! A name is never taken for the thing: a port for the server, a pid for the
 //! process, a path for the file that was looked at.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpStream;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use crate::support::process::{binary, is_root, signal};
@@ -223,4 +225,55 @@ fn what_was_moved_away_is_never_overwritten() {
     }
     assert_eq!(fs::read(beside(&home, ".broken")).unwrap(), b"kept 0");
     assert_eq!(fs::read(beside(&home, ".broken.1")).unwrap(), b"kept 1");
+}
+
+#[test]
+fn a_home_may_have_any_name() {
+    in_parallel(4, ["?a=b", "#c", "feature%2Flogin", "%00", "a\nb", " '\"\\$&;|ü"], |name| {
+        let home = Home::named(&std::env::temp_dir(), name).with_stand_in();
+        for _ in 0..2 {
+            home.stigmer(["local", "run", "--", "true"]).run().success();
+        }
+        let served = fs::read(home.database()).unwrap();
+        assert_eq!(served, b"a database of the stand-in\n", "{name}");
+        let begun = home.root().file_name().unwrap().to_str().unwrap().strip_suffix(name).unwrap().to_owned();
+        let names: Vec<_> =
+            fs::read_dir(std::env::temp_dir()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        let strays: Vec<_> =
+            names.iter().filter(|name| name.to_str().is_some_and(|name| name.starts_with(&begun))).collect();
+        assert_eq!(strays, [home.root().file_name().unwrap()], "nothing lands outside of the home");
+    });
+}
+
+#[test]
+fn a_home_may_have_a_name_that_is_no_text() {
+    let home = home();
+    let odd = home.root().join(OsStr::from_bytes(b"\xff\xfe"));
+    fs::create_dir(&odd).unwrap();
+    let stigmer = |arguments: &[&str]| {
+        home.stigmer(arguments).env("STIGMER_HOME", odd.join("h")).env("STIGMER_TEMPORAL_BIN", home.temporal())
+    };
+    stigmer(&["local", "start", "--detach"]).run().success();
+    stigmer(&["local", "status", "--json"]).run().success();
+    stigmer(&["local", "stop"]).run().success();
+    assert!(odd.join("h/data/temporal.db").exists());
+}
+
+#[test]
+fn a_database_whose_own_name_is_read_as_a_uri_is_refused_before_anything_is_made() {
+    let home = home();
+    let database = home.root().join("a?b.db");
+    let argument = format!("--temporal-arg=--db-filename={}", database.display());
+    let outcome = home.stigmer(["local", "start", &argument]).run();
+    outcome.fails_with(&["cannot use the database", "URI"]);
+    assert!(outcome.hint().is_some());
+    assert_eq!(home.starts(), []);
+    assert!(!home.root().join("a").exists() && !home.root().join("a?b.db.lock").exists());
+    // In a directory with such a name it is found all the same.
+    fs::create_dir(home.root().join("c#d")).unwrap();
+    let argument = "--temporal-arg=--db-filename=c#d/own.db";
+    for _ in 0..2 {
+        home.stigmer(["local", "run", argument, "--", "true"]).run().success();
+    }
+    assert!(home.root().join("c#d/own.db").exists());
 }

@@ -31,7 +31,8 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -121,7 +122,7 @@ fn serve(options: &[&str], arguments: &[String]) {
 }
 
 fn value<'a>(options: &[&'a str], name: &str) -> Option<&'a str> {
-    options.iter().enumerate().find_map(|(at, option)| match option.strip_prefix(name)? {
+    options.iter().enumerate().rev().find_map(|(at, option)| match option.strip_prefix(name)? {
         "" => options.get(at + 1).copied(),
         rest => rest.strip_prefix('='),
     })
@@ -205,8 +206,13 @@ fn run() {
 }
 
 /// Makes the database where there is none; like the real one it never repairs
-/// one whose making was cut short.
-fn open(database: &PathBuf) {
+/// one whose making was cut short, and looks by one name for the file that
+/// SQLite opens by another.
+fn open(name: &PathBuf) {
+    let database = &uri_path(name);
+    if !name.exists() && database.exists() {
+        fail("failed setting up schema: SQL logic error: table namespaces already exists (1)");
+    }
     match fs::read(database) {
         Ok(content) if content == HEALTHY_SCHEMA => {}
         Ok(_) => {
@@ -224,6 +230,25 @@ fn open(database: &PathBuf) {
         }
         Err(error) => fail(&format!("unable to open database file {}: {error}", database.display())),
     }
+}
+
+/// The file that SQLite finds in the URI `file:NAME`.
+fn uri_path(name: &Path) -> PathBuf {
+    let text = name.to_str().unwrap_or_else(|| fail("string field contains invalid UTF-8"));
+    let mut rest = text.split(['?', '#']).next().unwrap_or_default().as_bytes().iter().copied();
+    let mut path = Vec::new();
+    while let Some(byte) = rest.next() {
+        let digits = rest.clone().take(2).collect::<Vec<_>>();
+        let digits = std::str::from_utf8(&digits).ok();
+        match digits.filter(|_| byte == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(decoded) => {
+                path.push(decoded);
+                rest.nth(1);
+            }
+            None => path.push(byte),
+        }
+    }
+    std::ffi::OsString::from_vec(path).into()
 }
 
 fn listen(ip: &str, port: &str, what: &str) -> TcpListener {
