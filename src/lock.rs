@@ -1,11 +1,24 @@
 //! Kernel locks on files: they die with their holder, so a lock that is held
 //! has a living holder, and the mere existence of a file means nothing.
+//! Where it can, the kernel names the holder; what a file says is only words.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::own_file;
+use crate::sys::Signer;
+use crate::{own_file, sys};
+
+/// Who holds a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    Nobody,
+    Process(u32),
+    /// A process of another container, whose number means nothing here.
+    Elsewhere,
+    /// Somebody whom the kernel does not name.
+    Unknown,
+}
 
 /// A held lock; dropped, it is free.
 #[derive(Debug)]
@@ -40,10 +53,31 @@ impl Lock {
         self.file.try_lock().is_ok().then_some(self)
     }
 
-    /// Whether somebody holds the lock now. Only asks: creates no file.
-    pub fn is_held(path: &Path) -> bool {
-        let Ok(file) = own_file::open(path, File::options().read(true)) else { return false };
-        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    /// Has the kernel name this process to whoever asks for the holder.
+    pub fn sign(&self) {
+        // Where it cannot, the holder is known by its state alone.
+        let _ = sys::sign(&self.file);
+    }
+
+    /// Who holds the lock now. Only asks: creates no file.
+    pub fn holder(path: &Path) -> Holder {
+        let Ok(file) = own_file::open(path, File::options().read(true)) else { return Holder::Nobody };
+        match sys::signer(&file) {
+            Signer::Process(pid) => Holder::Process(pid),
+            Signer::Elsewhere => Holder::Elsewhere,
+            Signer::Unknown if matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) => Holder::Unknown,
+            Signer::Unknown => Holder::Nobody,
+        }
+    }
+
+    /// The same of a lock that is held: the answer never holds it for a moment.
+    pub fn signer(path: &Path) -> Holder {
+        let file = own_file::open(path, File::options().read(true));
+        match file.map(|file| sys::signer(&file)) {
+            Ok(Signer::Process(pid)) => Holder::Process(pid),
+            Ok(Signer::Elsewhere) => Holder::Elsewhere,
+            Ok(Signer::Unknown) | Err(_) => Holder::Unknown,
+        }
     }
 
     pub fn file(&self) -> &File {
@@ -67,14 +101,32 @@ mod tests {
         let path = scratch.join("lock");
         let lock = Lock::try_exclusive(&path).unwrap().unwrap();
         assert!(Lock::try_exclusive(&path).unwrap().is_none());
-        assert!(Lock::is_held(&path));
+        assert_ne!(Lock::holder(&path), Holder::Nobody);
         drop(lock);
-        assert!(!Lock::is_held(&path));
+        assert_eq!(Lock::holder(&path), Holder::Nobody);
         let first = Lock::try_shared(&path).unwrap().unwrap();
         let second = Lock::try_shared(&path).unwrap().unwrap();
         assert!(first.into_exclusive().is_none());
         let alone = second.into_exclusive().unwrap();
         assert!(Lock::try_shared(&path).unwrap().is_none());
         drop(alone);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_kernel_names_the_holder_to_others() {
+        let path = std::env::temp_dir().join(format!("stigmer-signed-{}", std::process::id()));
+        let lock = Lock::try_exclusive(&path).unwrap().unwrap();
+        lock.sign();
+        // A record lock is never in its own holder's way, so another asks.
+        match sys::fork().unwrap() {
+            sys::Fork::Child => {
+                let parent = std::os::unix::process::parent_id();
+                std::process::exit((Lock::holder(&path) != Holder::Process(parent)).into());
+            }
+            sys::Fork::Parent(pid) => assert_eq!(sys::wait_for_child(pid).unwrap(), 0),
+        }
+        drop(lock);
+        std::fs::remove_file(&path).unwrap();
     }
 }

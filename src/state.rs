@@ -9,9 +9,9 @@ use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use crate::error::reason;
-use crate::home::Instance;
-use crate::lock::Lock;
+use crate::error::{Error, reason};
+use crate::home::{HOME_VARIABLE, Instance};
+use crate::lock::{Holder, Lock};
 use crate::terminal::Terminal;
 use crate::{own_file, sys};
 
@@ -31,12 +31,19 @@ pub struct State {
     /// The first is the one that clients are told.
     pub namespaces: Vec<String>,
     pub database: Option<PathBuf>,
+    /// The directory in which this was written.
+    pub place: Option<String>,
     /// Times that Temporal was started again after it failed.
     pub restarts: u64,
     /// Times that Temporal became ready.
     pub times_ready: u64,
     /// Unix time of the daemon's start, seconds.
     pub started: u64,
+}
+
+/// What tells the directory of an instance from a copy of it.
+pub fn place(instance: &Instance) -> Option<String> {
+    sys::identity(instance.state().parent()?).ok()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,9 +94,9 @@ impl Process {
         self.birth.is_some() && self.birth == sys::birth(self.pid)
     }
 
-    /// The same, where a lock shows that the process lives: a missing birth
-    /// (no /proc) raises no doubt then.
-    pub fn is_alive_under_lock(&self) -> bool {
+    /// The same, but without a recorded birth (no /proc): whether there is any
+    /// process with this number. Good enough to wait for, never to signal.
+    pub fn may_be_alive(&self) -> bool {
         match &self.birth {
             Some(_) => self.is_alive(),
             None => sys::is_alive(self.pid),
@@ -132,13 +139,32 @@ impl State {
     /// that could not be rewritten, on a full disk, may name a Temporal that
     /// is gone.
     pub fn serves(&self) -> bool {
-        let is_there = |temporal: &Process| temporal.is_alive_under_lock();
+        let is_there = |temporal: &Process| temporal.may_be_alive();
         self.phase == Phase::Ready && (self.mode == Mode::External || self.temporal.as_ref().is_some_and(is_there))
     }
 
-    /// What the last daemon wrote to `path`, living or not.
-    pub fn load(path: &Path) -> Option<State> {
+    /// What the last daemon of this instance left, living or not; what lies in
+    /// a copy of its home is not of the copy.
+    pub fn left_in(instance: &Instance) -> Option<State> {
+        State::load(&instance.state()).filter(|state| state.is_of(instance))
+    }
+
+    fn load(path: &Path) -> Option<State> {
         State::parse(&own_file::read(path).ok()?)
+    }
+
+    fn is_of(&self, instance: &Instance) -> bool {
+        self.place.is_some() && self.place == place(instance)
+    }
+
+    /// Whether it was written by the living holder of the lock, whom the kernel
+    /// has named, or has not.
+    fn is_holders(&self, holder: Option<u32>) -> bool {
+        match (holder, &self.daemon.birth) {
+            (Some(pid), None) => self.daemon.pid == pid,
+            (Some(pid), Some(_)) => self.daemon.pid == pid && self.daemon.is_alive(),
+            (None, _) => self.daemon.is_alive(),
+        }
     }
 
     /// Writes the state whole; a reader sees the old one or the new one. On a
@@ -191,6 +217,7 @@ impl State {
         // No name holds a space.
         field("namespaces", Some(self.namespaces.join(" ")));
         field("database", path(&self.database));
+        field("place", self.place.clone());
         field("restarts", Some(self.restarts.to_string()));
         field("times_ready", Some(self.times_ready.to_string()));
         field("started", Some(self.started.to_string()));
@@ -220,6 +247,7 @@ impl State {
             temporal_cli: field("temporal_cli").map(PathBuf::from),
             namespaces: field("namespaces").unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
             database: field("database").map(unescape),
+            place: owned("place"),
             restarts: field("restarts")?.parse().ok()?,
             times_ready: field("times_ready")?.parse().ok()?,
             started: field("started")?.parse().ok()?,
@@ -259,21 +287,46 @@ fn unescape(text: &str) -> PathBuf {
 pub enum Observed {
     /// Nobody holds the lock.
     Absent,
-    /// It lives, and has reported nothing yet.
-    Silent,
+    /// It lives, and has reported nothing yet, or nothing that can be read.
+    Silent(Option<Process>),
+    /// It lives in another container: nothing here can ask it anything.
+    Elsewhere,
     Running(State),
 }
 
 impl Observed {
     pub fn of(instance: &Instance) -> Observed {
-        if !Lock::is_held(&instance.daemon_lock()) {
-            return Observed::Absent;
-        }
-        match State::load(&instance.state()).filter(|state| state.daemon.is_alive_under_lock()) {
+        Observed::with_holder(instance, Lock::holder(&instance.daemon_lock()))
+    }
+
+    /// What is known of a daemon whose lock is `holder`'s.
+    pub fn with_holder(instance: &Instance, holder: Holder) -> Observed {
+        let state = State::load(&instance.state());
+        let pid = match holder {
+            // Its lock may have been removed, and it live on.
+            Holder::Nobody => {
+                let living = state.filter(|state| state.daemon.is_alive() && state.is_of(instance));
+                return living.map_or(Observed::Absent, Observed::Running);
+            }
+            Holder::Elsewhere => return Observed::Elsewhere,
+            Holder::Process(pid) => Some(pid),
+            Holder::Unknown => None,
+        };
+        match state.filter(|state| state.is_holders(pid)) {
             Some(state) => Observed::Running(state),
-            None => Observed::Silent,
+            None => Observed::Silent(pid.map(Process::of)),
         }
     }
+}
+
+/// For a command that needs the daemon to hear it.
+pub fn elsewhere(action: &str, instance: &Instance) -> Error {
+    let lock = instance.daemon_lock();
+    Error::new(format!(
+        "cannot {action}: the daemon of this home runs in another container (it holds {})",
+        lock.display()
+    ))
+    .hint(format!("type it there, or set {HOME_VARIABLE} to a directory that only this container uses"))
 }
 
 #[cfg(test)]
@@ -293,6 +346,7 @@ mod tests {
             temporal_cli: Some("/opt/temporal".into()),
             namespaces: vec!["orders".into(), "billing".into()],
             database: Some("/home/ada/x.db".into()),
+            place: Some("12@34.5".into()),
             restarts: 2,
             times_ready: 3,
             started: 1_795_405_845,

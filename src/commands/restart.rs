@@ -9,7 +9,7 @@ use crate::clock::after;
 use crate::daemon::{POLL, STOP_LIMIT};
 use crate::error::{Error, Result};
 use crate::events::RESTART_SIGNAL;
-use crate::state::{Mode, Observed, Phase};
+use crate::state::{Mode, Observed, Phase, elsewhere};
 use crate::sys;
 
 /// From one sign of the daemon to the next: for stopping with its grace, and
@@ -60,7 +60,8 @@ fn restart(_: &Typed) -> Result<u8> {
                 }
                 Some(_) => {}
             },
-            Observed::Silent | Observed::Running(_) => {}
+            Observed::Elsewhere => return Err(elsewhere("restart Temporal", instance)),
+            Observed::Silent(_) | Observed::Running(_) => {}
         }
         if Instant::now() >= deadline {
             return Err(Error::new(format!("cannot restart Temporal: not ready after {} s", LIMIT.as_secs()))

@@ -111,7 +111,7 @@ fn find_or_start(context: &Context<'_>, config: &Config, mut terminal: Terminal)
             let namespace = namespace(config, &state).to_owned();
             Ok((Place { address: state.address, namespace }, forwarder))
         }
-        Observed::Silent | Observed::Absent => {
+        Observed::Silent(_) | Observed::Elsewhere | Observed::Absent => {
             Err(Error::new("cannot run the command: Temporal was stopped meanwhile"))
         }
     }

@@ -35,6 +35,7 @@ Exit status: 0 running and ready, 3 not running, 1 running but not ready.
 enum Verdict {
     Ready,
     NotReady,
+    Elsewhere,
     NotRunning,
 }
 
@@ -42,7 +43,7 @@ impl Verdict {
     fn exit_code(self) -> u8 {
         match self {
             Verdict::Ready => 0,
-            Verdict::NotReady => 1,
+            Verdict::NotReady | Verdict::Elsewhere => 1,
             Verdict::NotRunning => 3,
         }
     }
@@ -53,7 +54,8 @@ fn status(typed: &Typed) -> Result<u8> {
     let home = &context()?.home;
     let (verdict, state) = match Observed::of(&home.instance) {
         Observed::Absent => (Verdict::NotRunning, None),
-        Observed::Silent => (Verdict::NotReady, None),
+        Observed::Silent(_) => (Verdict::NotReady, None),
+        Observed::Elsewhere => (Verdict::Elsewhere, None),
         Observed::Running(state) if is_ready(&state) => (Verdict::Ready, Some(state)),
         Observed::Running(state) => (Verdict::NotReady, Some(state)),
     };
@@ -87,6 +89,7 @@ fn as_text(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
     let Some(state) = state else {
         return match verdict {
             Verdict::NotRunning => "Temporal is not running.\n".into(),
+            Verdict::Elsewhere => "Stigmer runs in another container that shares this home.\n".into(),
             _ => "Stigmer is starting.\n".into(),
         };
     };

@@ -7,8 +7,8 @@ use crate::cli::{Action, CommandSpec, OptionSpec, Typed, switch};
 use crate::daemon::{self, Context, STOP_LIMIT};
 use crate::error::{Error, Result};
 use crate::home::Instance;
-use crate::lock::Lock;
-use crate::state::{Observed, State};
+use crate::lock::{Holder, Lock};
+use crate::state::{Observed, Process, State, elsewhere};
 use crate::supervisor::orphan;
 use crate::sys::{self, SIGKILL};
 use crate::terminal::{Stream, Terminal};
@@ -35,17 +35,17 @@ fn stop(typed: &Typed) -> Result<u8> {
     let before = match Observed::of(instance) {
         Observed::Absent if stop_left_behind(context)? => return print("Temporal stopped.\n"),
         Observed::Absent => return print("Temporal is not running.\n"),
-        Observed::Silent => None,
-        Observed::Running(state) => Some(state),
+        Observed::Elsewhere => return Err(elsewhere("stop Temporal", instance)),
+        observed => known(observed),
     };
     if !daemon::stop(instance, None, STOP_LIMIT) {
-        let last = match Observed::of(instance) {
-            Observed::Running(state) => Some(state),
-            Observed::Absent | Observed::Silent => before,
+        let (daemon, temporal) = match known(Observed::of(instance)) {
+            (None, _) => before,
+            last => last,
         };
         return match typed.options.has(&FORCE) {
-            true => kill(context, last),
-            false => Err(still_there(instance, last, STOP_LIMIT).hint("stigmer local stop --force")),
+            true => kill(context, daemon, temporal),
+            false => Err(still_there(instance, daemon.as_ref(), STOP_LIMIT).hint("stigmer local stop --force")),
         };
     }
     // Temporal is gone with its daemon, but for one that was killed meanwhile.
@@ -53,29 +53,39 @@ fn stop(typed: &Typed) -> Result<u8> {
     print("Temporal stopped.\n")
 }
 
+/// The daemon and its Temporal, as far as they are known.
+fn known(observed: Observed) -> (Option<Process>, Option<Process>) {
+    match observed {
+        Observed::Running(state) => (Some(state.daemon), state.temporal),
+        Observed::Silent(daemon) => (daemon, None),
+        Observed::Absent | Observed::Elsewhere => (None, None),
+    }
+}
+
 /// Ends a daemon that does not stop, and its Temporal.
-fn kill(context: &Context<'_>, state: Option<State>) -> Result<u8> {
+fn kill(context: &Context<'_>, daemon: Option<Process>, temporal: Option<Process>) -> Result<u8> {
     let instance = &context.home.instance;
-    let Some(state) = state else {
+    let Some(daemon) = daemon else {
         return Err(still_there(instance, None, STOP_LIMIT).hint("find it with 'ps' and end it with 'kill'"));
     };
-    // The daemon first, or it would start Temporal again.
-    if state.daemon.is_alive_under_lock() {
-        sys::signal(state.daemon.pid, SIGKILL);
+    // The daemon first, or it would start Temporal again. Nobody is killed who
+    // may be another by now: the lock names it, or its birth.
+    if daemon.is_alive() || Lock::holder(&instance.daemon_lock()) == Holder::Process(daemon.pid) {
+        sys::signal(daemon.pid, SIGKILL);
     }
-    if let Some(temporal) = state.temporal.as_ref().filter(|temporal| temporal.is_alive()) {
+    if let Some(temporal) = temporal.filter(Process::is_alive) {
         sys::signal_group(temporal.pid, SIGKILL);
     }
-    if !daemon::stop(instance, Some(state.daemon.clone()), AFTER_KILL) {
-        return Err(still_there(instance, Some(state), AFTER_KILL));
+    if !daemon::stop(instance, Some(daemon.clone()), AFTER_KILL) {
+        return Err(still_there(instance, Some(&daemon), AFTER_KILL));
     }
     stop_left_behind(context)?;
     print("Temporal killed.\n")
 }
 
-fn still_there(instance: &Instance, state: Option<State>, limit: Duration) -> Error {
-    let who = match state {
-        Some(state) => format!("PID: {}", state.daemon.pid),
+fn still_there(instance: &Instance, daemon: Option<&Process>, limit: Duration) -> Error {
+    let who = match daemon {
+        Some(daemon) => format!("PID: {}", daemon.pid),
         None => format!("it holds {} and does not say its PID", instance.daemon_lock().display()),
     };
     Error::new(format!("cannot stop the daemon ({who}): it is still running after {} s", limit.as_secs()))
@@ -84,7 +94,7 @@ fn still_there(instance: &Instance, state: Option<State>, limit: Duration) -> Er
 /// Stops a Temporal whose daemon was killed; false when there is none.
 fn stop_left_behind(context: &Context<'_>) -> Result<bool> {
     let instance = &context.home.instance;
-    let Some(left) = State::load(&instance.state()).filter(|left| orphan::find(left).is_some()) else {
+    let Some(left) = State::left_in(instance).filter(|left| orphan::find(left).is_some()) else {
         return Ok(false);
     };
     // Whoever starts meanwhile stops it himself.

@@ -22,7 +22,7 @@ use crate::events::{Event, Events, Halt};
 use crate::external;
 use crate::home::{Home, Instance};
 use crate::install::{self, Found};
-use crate::state::{Lifetime, Mode, Observed, Phase, Process, State};
+use crate::state::{self, Lifetime, Mode, Observed, Phase, Process, State};
 use crate::supervisor::{self, Plan, STOP_GRACE, Supervisor, orphan};
 use crate::sys::{self, SIGTERM};
 use crate::terminal::{Mark, Terminal};
@@ -31,6 +31,9 @@ use crate::terminal::{Mark, Terminal};
 pub const POLL: Duration = Duration::from_millis(5);
 /// A daemon that was asked to stop is gone by then: it kills Temporal after its grace.
 pub const STOP_LIMIT: Duration = Duration::from_secs(STOP_GRACE.as_secs() + 3);
+
+/// A daemon that reports nothing for so long has not just begun.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// Where a command was typed, and what it finds there.
 pub struct Context<'a> {
@@ -77,27 +80,30 @@ pub fn serve(
         Config::External(_) => STOP_LIMIT,
     };
     match lock_or_find(&home.instance, lifetime, patience, terminal)? {
-        // Unlocked only by the end of the process: whoever waits for the lock
-        // may rely on this process being gone.
-        Occupancy::Lock(lock) => std::mem::forget(lock),
+        // Never unlocked but by the end of the process: whoever waits for the
+        // lock may rely on it that this process is gone.
+        Occupancy::Lock(lock) => {
+            lock.sign();
+            std::mem::forget(lock);
+        }
         Occupancy::Ready(state) => return Ok(Served::AlreadyRunning(state)),
     }
     terminal.line(Mark::Info, "Stigmer Local Daemon starting...");
-    if let Some(left) = &State::load(&home.instance.state()) {
+    if let Some(left) = &State::left_in(&home.instance) {
         orphan::stop(left, terminal)?;
     }
     let result = match config {
         Config::Managed(managed) => {
             let state = State {
                 namespaces: managed.namespaces.names.value.clone(),
-                ..new_state(Mode::Managed, lifetime, managed.local_address().to_string())
+                ..new_state(home, Mode::Managed, lifetime, managed.local_address().to_string())
             };
             serve_managed(context, managed, state, terminal, on_ready)
         }
         Config::External(external) => {
             let state = State {
                 namespaces: external.namespaces.value.clone(),
-                ..new_state(Mode::External, lifetime, external.address.value.to_string())
+                ..new_state(home, Mode::External, lifetime, external.address.value.to_string())
             };
             serve_external(&home.instance, external, state, terminal, on_ready)
         }
@@ -108,7 +114,7 @@ pub fn serve(
     }
 }
 
-fn new_state(mode: Mode, lifetime: Lifetime, address: String) -> State {
+fn new_state(home: &Home, mode: Mode, lifetime: Lifetime, address: String) -> State {
     State {
         daemon: Process::current(),
         phase: Phase::Starting,
@@ -121,6 +127,7 @@ fn new_state(mode: Mode, lifetime: Lifetime, address: String) -> State {
         temporal_cli: None,
         namespaces: Vec::new(),
         database: None,
+        place: state::place(&home.instance),
         restarts: 0,
         times_ready: 0,
         started: unix_time(),
@@ -191,14 +198,15 @@ fn serve_external(
 
 /// Asks `daemon`, or whichever is running, to stop and waits until it and its
 /// Temporal are gone. False when it is still there after `limit`. Never asks
-/// another daemon, one that was started meanwhile.
+/// another one, which somebody may have started meanwhile, nor any whom nobody
+/// knows to be the daemon.
 pub fn stop(instance: &Instance, daemon: Option<Process>, limit: Duration) -> bool {
-    let deadline = after(limit);
+    let (began, deadline) = (Instant::now(), after(limit));
     let ask = |daemon: Process| {
         sys::signal(daemon.pid, SIGTERM);
         daemon
     };
-    if daemon.as_ref().is_some_and(|daemon| !daemon.is_alive_under_lock()) {
+    if daemon.as_ref().is_some_and(|daemon| !daemon.may_be_alive()) {
         return true;
     }
     let mut asked = daemon.map(ask);
@@ -206,9 +214,10 @@ pub fn stop(instance: &Instance, daemon: Option<Process>, limit: Duration) -> bo
         asked = match (asked, Observed::of(instance)) {
             (_, Observed::Absent) => return true,
             (Some(asked), Observed::Running(state)) if state.daemon != asked => return true,
-            (Some(asked), _) if !asked.is_alive_under_lock() => return true,
+            (Some(asked), _) if !asked.may_be_alive() => return true,
             (None, Observed::Running(state)) => Some(ask(state.daemon)),
-            // One that has just begun, or whose state could not be written.
+            // The kernel names it. One that has just begun cannot hear yet.
+            (None, Observed::Silent(Some(daemon))) if began.elapsed() > SILENCE => Some(ask(daemon)),
             (asked, _) => asked,
         };
         if Instant::now() >= deadline {

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::events::KEEP_SIGNAL;
 use crate::home::Instance;
 use crate::lock::Lock;
-use crate::state::{Lifetime, Phase, Process, State};
+use crate::state::{Lifetime, Observed, Phase, Process, State, elsewhere};
 use crate::sys;
 use crate::terminal::{Terminal, Wait};
 
@@ -35,9 +35,13 @@ pub fn lock_or_find(
         if let Some(lock) = Lock::try_exclusive(&instance.daemon_lock())? {
             return Ok(Occupancy::Lock(lock));
         }
-        // Only the state is asked: looking at the lock would hold it for a
+        // Only its signer is asked: looking at the lock would hold it for a
         // moment, and twenty who look would each take the others for a holder.
-        let state = State::load(&instance.state()).filter(|state| state.daemon.is_alive_under_lock());
+        let state = match Observed::with_holder(instance, Lock::signer(&instance.daemon_lock())) {
+            Observed::Elsewhere => return Err(elsewhere("start", instance)),
+            Observed::Running(state) => Some(state),
+            Observed::Absent | Observed::Silent(_) => None,
+        };
         let sign = state.as_ref().map(|state| (state.daemon.pid, state.phase, state.times_ready, state.restarts));
         let (who, doing) = activity(state.as_ref());
         wait.explain(terminal, || format!("Another stigmer{who} is {doing}; waiting for it."));

@@ -6,12 +6,14 @@
 
 mod files;
 mod listeners;
+mod locks;
 mod processes;
 mod signals;
 mod streams;
 
 pub use self::files::{can_map_shared, free_space, identity, start_writeback};
 pub use self::listeners::listens;
+pub use self::locks::{Signer, sign, signer};
 pub use self::processes::{
     Fork, birth, close_all_but, detach_from_terminal, effective_user, executable, exit_code, fork, has_ended, is_alive,
     is_stopped, prepare_server, redirect_standard_streams, wait_for_child,

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+#[cfg(target_os = "linux")]
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
@@ -175,15 +177,17 @@ pub(super) fn group_of(leader: u32) -> Option<Vec<u32>> {
     Some(pids.filter(|pid| stat(*pid).is_some_and(|(_, group, _)| group == leader)).collect())
 }
 
-/// What distinguishes the process `pid` from any other that ever had this number: the
-/// time of its start. None where the system does not say (no /proc, no such
-/// process).
+/// What distinguishes the process `pid` from any other that ever had this
+/// number: the time of its start and, as every container counts anew, whose count it is.
+/// None where the system does not say (no /proc, or another container's), for a
+/// process that is not, and for one that has ended and waits to be reaped.
 pub fn birth(pid: u32) -> Option<String> {
     #[cfg(target_os = "linux")]
     {
-        let (_, _, ticks) = stat(pid)?;
+        let (state, _, ticks) = stat(pid).filter(|_| has_own_proc())?;
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-        Some(format!("{ticks}@{}", boot.trim()))
+        let namespace = std::fs::metadata("/proc/self/ns/pid").ok()?.ino();
+        (!matches!(state, 'Z' | 'X')).then(|| format!("{ticks}@{}#{namespace}", boot.trim()))
     }
     #[cfg(not(target_os = "linux"))]
     // SAFETY: proc_bsdinfo is plain data of the size that is passed.
@@ -200,7 +204,7 @@ pub fn birth(pid: u32) -> Option<String> {
 pub fn executable(pid: u32) -> Option<PathBuf> {
     #[cfg(target_os = "linux")]
     {
-        let link = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+        let link = std::fs::read_link(format!("/proc/{pid}/exe")).ok().filter(|_| has_own_proc())?;
         // The file may have been replaced since (proc(5)).
         let bytes = link.as_os_str().as_bytes();
         let bytes = bytes.strip_suffix(b" (deleted)").unwrap_or(bytes);
@@ -218,6 +222,16 @@ pub fn executable(pid: u32) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_only_waits_to_be_reaped_has_no_birth() {
+        let mut child = Command::new("true").spawn().unwrap();
+        while !has_ended(child.id()) {
+            std::thread::yield_now();
+        }
+        assert_eq!(birth(child.id()), None);
+        child.wait().unwrap();
+    }
 
     #[test]
     fn a_process_is_recognised_by_its_birth_and_executable() {

@@ -6,6 +6,7 @@ use std::fs;
 use std::net::TcpStream;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 use crate::support::process::{binary, is_root, signal};
 use crate::support::*;
@@ -276,4 +277,90 @@ fn a_database_whose_own_name_is_read_as_a_uri_is_refused_before_anything_is_made
         home.stigmer(["local", "run", argument, "--", "true"]).run().success();
     }
     assert!(home.root().join("c#d/own.db").exists());
+}
+
+/// A shell script in a container's namespace of processes, in this home.
+#[cfg(target_os = "linux")]
+fn in_container<'h>(home: &'h Home, script: &str) -> Stigmer<'h> {
+    let arguments = ["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script];
+    Stigmer::of_program(home, "unshare".as_ref(), arguments).env("stigmer", binary())
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_daemon_in_another_container_is_said_to_be_there_and_nobody_is_signalled_in_its_place() {
+    if !is_root() {
+        eprintln!("NOT TESTED: only root can make namespaces");
+        return;
+    }
+    let home = home();
+    let mut daemon = in_container(&home, "\"$stigmer\" local start; true").spawn();
+    daemon.wait_for_stdout("Ready.");
+    let other = "another container";
+    for command in ["stop", "stop --force", "restart", "start", "start --detach", "run -- true"] {
+        let outcome = in_container(&home, &format!("\"$stigmer\" local {command}; exit $?")).run();
+        outcome.fails_with(&[other, "daemon.lock"]);
+        assert!(!outcome.hint().unwrap().contains("--force"), "{}", outcome.describe());
+    }
+    in_container(&home, "\"$stigmer\" local status").run().exits_with(1).stdout_has(other);
+    in_container(&home, "\"$stigmer\" local status --json").run().exits_with(1).stdout_has("\"running\":true");
+    assert!(!daemon.has_ended());
+    // Of an enclosing namespace the kernel says which process it is.
+    home.stigmer(["local", "stop"]).run().success();
+    daemon.wait().success().stdout_has("Temporal stopped.");
+    home.assert_quiet();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_bystander_with_the_pid_and_the_birth_of_another_containers_process_is_never_signalled() {
+    if !is_root() {
+        eprintln!("NOT TESTED: only root can make namespaces");
+        return;
+    }
+    let home = home();
+    home.stigmer(["local", "start", "--detach"]).run().success();
+    // What the other container left behind, when it was killed: daemon and
+    // Temporal have the bystander's number and tick there.
+    let forge = "sleep 60 & pid=$!
+        state=$STIGMER_HOME/run/daemon.state
+        ticks=$(cut -d' ' -f22 /proc/$pid/stat)
+        sed -E -e \"s/^(daemon|temporal)_pid=.*/\\1_pid=$pid/\" -e \"s/^(daemon|temporal)_birth=[0-9]*/\\1_birth=$ticks/\" \
+            -e \"s|^temporal_executable=.*|temporal_executable=$(readlink /proc/$pid/exe)|\" $state > $state.new
+        mv $state.new $state
+        \"$stigmer\" local stop --force; \"$stigmer\" local run -- true
+        kill -0 $pid && echo unharmed";
+    home.stigmer(["local", "stop", "--force"]).run().success();
+    let outcome = in_container(&home, forge).run();
+    outcome.success().stdout_has("unharmed");
+    home.assert_quiet();
+}
+
+#[test]
+fn a_copy_of_a_home_that_runs_stops_nothing_of_the_original() {
+    let (home, copy) = (home(), Home::new());
+    home.stigmer(["local", "start", "--detach"]).run().success();
+    let done = Command::new("cp").arg("-a").arg(home.path()).arg(copy.user()).status().unwrap();
+    assert!(done.success());
+    copy.stigmer(["local", "status"]).run().exits_with(3);
+    copy.stigmer(["local", "stop"]).run().success().stdout_has("not running");
+    copy.stigmer(["local", "run", "--", "true"]).run().success();
+    assert_eq!(home.stops(), []);
+    home.stigmer(["local", "status"]).run().success();
+    stop(&home);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_daemon_is_stopped_also_where_there_is_no_proc() {
+    if !is_root() {
+        eprintln!("NOT TESTED: only root can take /proc away");
+        return;
+    }
+    let home = home();
+    without_proc(&home, &home, "local start --detach").run().success();
+    without_proc(&home, &home, "local status").run().success();
+    without_proc(&home, &home, "local run -- true").run().success();
+    without_proc(&home, &home, "local stop").run().success().stdout_has("Temporal stopped.");
+    home.assert_quiet();
 }
