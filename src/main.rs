@@ -18,6 +18,7 @@
 //!    │     executable    is it one, and for this machine?
 //!    │     receipt       what was installed, from where
 //!    ├── namespaces    made what they were asked to be, by the Temporal CLI
+//!    ├── tenure        what it holds of the home, put back when it is taken away
 //!    ├── database      one server for each, none broken for good
 //!    └── supervisor/   Plan ──> Supervisor::run: start, watch, stop, start again
 //!          server        spawn, signal, reap
@@ -26,6 +27,7 @@
 //!          restart       when again, and when not
 //!          diagnosis     why it failed, and what to do
 //!          ports         taken by whom
+//!          belongings    log, database, executable: still there?
 //!          orphan        a Temporal whose daemon was killed
 //! ```
 //!
@@ -35,7 +37,7 @@
 //!  commands
 //!  daemon
 //!  supervisor
-//!  database  external  install  namespaces
+//!  database  external  install  namespaces  tenure
 //!  config  health  state  log_file
 //!  cli  release  lock  events
 //!  home  digest  own_file  terminal
@@ -75,6 +77,7 @@ mod scratch;
 mod state;
 mod supervisor;
 mod sys;
+mod tenure;
 mod terminal;
 
 use std::process::ExitCode;

@@ -181,6 +181,11 @@ impl State {
         }
     }
 
+    /// Whether this, and nothing else, can be read at `path`.
+    pub fn is_written_to(&self, path: &Path) -> bool {
+        own_file::read(path).is_ok_and(|text| text == self.text())
+    }
+
     fn overwrite(&self, path: &Path) -> io::Result<()> {
         let text = self.text();
         let mut file = own_file::open(path, File::options().write(true))?;

@@ -136,6 +136,11 @@ impl Terminal {
         self.log = Some(log);
     }
 
+    /// The log to which lines go, if there is one.
+    pub fn log(&self) -> Option<&File> {
+        self.log.as_ref()
+    }
+
     /// From now on only the log is written.
     pub fn leave_stream(&mut self) {
         self.stream = Stream::Nowhere;

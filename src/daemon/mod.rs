@@ -25,6 +25,7 @@ use crate::install::{self, Found};
 use crate::state::{self, Lifetime, Mode, Observed, Phase, Process, State};
 use crate::supervisor::{self, Plan, STOP_GRACE, Supervisor, orphan};
 use crate::sys::{self, SIGTERM};
+use crate::tenure::Tenure;
 use crate::terminal::{Mark, Terminal};
 
 /// How often a waiting command looks at the daemon's lock and state.
@@ -32,6 +33,8 @@ pub const POLL: Duration = Duration::from_millis(5);
 /// A daemon that was asked to stop is gone by then: it kills Temporal after its grace.
 pub const STOP_LIMIT: Duration = Duration::from_secs(STOP_GRACE.as_secs() + 3);
 
+/// How often a daemon without a Temporal of its own looks after its files.
+const KEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// A daemon that reports nothing for so long has not just begun.
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -79,34 +82,19 @@ pub fn serve(
         Config::Managed(managed) => managed.ready_timeout.value + STOP_LIMIT,
         Config::External(_) => STOP_LIMIT,
     };
-    match lock_or_find(&home.instance, lifetime, patience, terminal)? {
-        // Never unlocked but by the end of the process: whoever waits for the
-        // lock may rely on it that this process is gone.
-        Occupancy::Lock(lock) => {
-            lock.sign();
-            std::mem::forget(lock);
-        }
+    let lock = match lock_or_find(&home.instance, lifetime, patience, terminal)? {
+        Occupancy::Lock(lock) => lock,
         Occupancy::Ready(state) => return Ok(Served::AlreadyRunning(state)),
-    }
+    };
+    let left = State::left_in(&home.instance);
+    let tenure = &mut Tenure::begin(home, lock, new_state(request));
     terminal.line(Mark::Info, "Stigmer Local Daemon starting...");
-    if let Some(left) = &State::left_in(&home.instance) {
+    if let Some(left) = &left {
         orphan::stop(left, terminal)?;
     }
     let result = match config {
-        Config::Managed(managed) => {
-            let state = State {
-                namespaces: managed.namespaces.names.value.clone(),
-                ..new_state(home, Mode::Managed, lifetime, managed.local_address().to_string())
-            };
-            serve_managed(context, managed, state, terminal, on_ready)
-        }
-        Config::External(external) => {
-            let state = State {
-                namespaces: external.namespaces.value.clone(),
-                ..new_state(home, Mode::External, lifetime, external.address.value.to_string())
-            };
-            serve_external(&home.instance, external, state, terminal, on_ready)
-        }
+        Config::Managed(managed) => serve_managed(context, managed, tenure, terminal, on_ready),
+        Config::External(external) => serve_external(external, tenure, terminal, on_ready),
     };
     match result {
         Ok(()) | Err(Halt::StopRequested) => Ok(Served::Stopped),
@@ -114,20 +102,26 @@ pub fn serve(
     }
 }
 
-fn new_state(home: &Home, mode: Mode, lifetime: Lifetime, address: String) -> State {
+fn new_state(request: &Request<'_>) -> State {
+    let (mode, address, namespaces) = match request.config {
+        Config::Managed(managed) => {
+            (Mode::Managed, managed.local_address().to_string(), &managed.namespaces.names.value)
+        }
+        Config::External(external) => (Mode::External, external.address.value.to_string(), &external.namespaces.value),
+    };
     State {
         daemon: Process::current(),
         phase: Phase::Starting,
         mode,
-        lifetime,
+        lifetime: request.lifetime,
         address,
         ui_url: None,
         temporal: None,
         temporal_version: None,
         temporal_cli: None,
-        namespaces: Vec::new(),
+        namespaces: namespaces.clone(),
         database: None,
-        place: state::place(&home.instance),
+        place: state::place(&request.context.home.instance),
         restarts: 0,
         times_ready: 0,
         started: unix_time(),
@@ -137,15 +131,15 @@ fn new_state(home: &Home, mode: Mode, lifetime: Lifetime, address: String) -> St
 fn serve_managed(
     context: &Context<'_>,
     config: &Managed,
-    mut state: State,
+    tenure: &mut Tenure,
     terminal: &mut Terminal,
     on_ready: &mut dyn FnMut(&mut Terminal),
 ) -> Result<(), Halt> {
     let home = &context.home;
     let mut events = Events::new()?;
-    state.ui_url = config.ui_url();
-    state.phase = Phase::Installing;
-    state.publish(&home.instance.state(), terminal);
+    tenure.state.ui_url = config.ui_url();
+    tenure.state.phase = Phase::Installing;
+    tenure.publish(terminal);
     if !config.ip.value.is_loopback() {
         let text =
             format!("Temporal will be reachable by others: it binds to {} and asks for no password.", config.ip.value);
@@ -159,8 +153,8 @@ fn serve_managed(
             install::install(config, home, present, context.variable, terminal)?
         }
     };
-    state.temporal_cli = Some(installed.executable.clone());
-    state.temporal_version = installed.version.as_ref().map(ToString::to_string);
+    tenure.state.temporal_cli = Some(installed.executable.clone());
+    tenure.state.temporal_version = installed.version.as_ref().map(ToString::to_string);
     let path = match &config.database {
         DatabaseChoice::Home => Some(home.instance.database()),
         DatabaseChoice::At(path) => Some(path.clone()),
@@ -169,29 +163,30 @@ fn serve_managed(
     let database = path.map(|path| Database::open(path, &mut events, terminal)).transpose()?;
     let directory = context.directory.clone();
     let plan = Plan { config, home, installed, database, directory };
-    Ok(Supervisor::new(plan, events, terminal, state)?.run(on_ready)?)
+    Ok(Supervisor::new(plan, events, terminal, tenure)?.run(on_ready)?)
 }
 
 fn serve_external(
-    instance: &Instance,
     config: &External,
-    mut state: State,
+    tenure: &mut Tenure,
     terminal: &mut Terminal,
     on_ready: &mut dyn FnMut(&mut Terminal),
 ) -> Result<(), Halt> {
-    state.publish(&instance.state(), terminal);
+    tenure.publish(terminal);
     // Until it is reached a signal may end this process as it would any other.
     external::connect(config, terminal)?;
     let mut events = Events::new()?;
     terminal.line(Mark::Info, "Skipping local Temporal startup");
-    state.phase = Phase::Ready;
-    state.times_ready = 1;
-    state.publish(&instance.state(), terminal);
+    tenure.state.phase = Phase::Ready;
+    tenure.state.times_ready = 1;
+    tenure.publish(terminal);
     terminal.line(Mark::Done, "Stigmer Daemon Ready.");
     on_ready(terminal);
     loop {
-        if events.wait(None)? == Event::Restart {
-            terminal.line(Mark::Info, "Nothing to restart: this Temporal is external.");
+        match events.wait(Some(after(KEEP_INTERVAL)))? {
+            Event::Restart => terminal.line(Mark::Info, "Nothing to restart: this Temporal is external."),
+            Event::Deadline => tenure.keep(terminal)?,
+            Event::Child | Event::Keep => {}
         }
     }
 }

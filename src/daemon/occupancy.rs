@@ -7,10 +7,13 @@ use super::POLL;
 use crate::error::{Error, Result};
 use crate::events::KEEP_SIGNAL;
 use crate::home::Instance;
-use crate::lock::Lock;
+use crate::lock::{Holder, Lock};
 use crate::state::{Lifetime, Observed, Phase, Process, State, elsewhere};
 use crate::sys;
 use crate::terminal::{Terminal, Wait};
+
+/// Between the end of a process's locks and its own.
+const DYING: Duration = Duration::from_millis(100);
 
 pub enum Occupancy {
     /// The instance is ours.
@@ -32,12 +35,18 @@ pub fn lock_or_find(
     let mut last_sign = None;
     let mut request = KeepRequest::default();
     loop {
-        if let Some(lock) = Lock::try_exclusive(&instance.daemon_lock())? {
-            return Ok(Occupancy::Lock(lock));
-        }
-        // Only its signer is asked: looking at the lock would hold it for a
-        // moment, and twenty who look would each take the others for a holder.
-        let state = match Observed::with_holder(instance, Lock::signer(&instance.daemon_lock())) {
+        let holder = match Lock::try_exclusive(&instance.daemon_lock())? {
+            // A daemon whose lock was removed has left its state, and takes the
+            // new one when it sees it.
+            Some(lock) => match Observed::with_holder(instance, Holder::Nobody) {
+                Observed::Running(_) => Holder::Nobody,
+                _ => return Ok(Occupancy::Lock(lock)),
+            },
+            // Only its signer is asked: looking at the lock would hold it for a
+            // moment, and twenty who look would each take the others for a holder.
+            None => Lock::signer(&instance.daemon_lock()),
+        };
+        let state = match Observed::with_holder(instance, holder) {
             Observed::Elsewhere => return Err(elsewhere("start", instance)),
             Observed::Running(state) => Some(state),
             Observed::Absent | Observed::Silent(_) => None,
@@ -54,7 +63,9 @@ pub fn lock_or_find(
             let text = format!("cannot start: another stigmer{who} has been {doing} for {} s", patience.as_secs());
             return Err(Error::new(text).hint("stigmer local stop --force"));
         }
-        if let Some(state) = state.filter(State::serves)
+        // One that is just being killed has lost its lock too.
+        let is_certain = holder != Holder::Nobody || wait.elapsed() > DYING;
+        if let Some(state) = state.filter(State::serves).filter(|_| is_certain)
             && (lifetime == Lifetime::Shared || request.is_granted(&state, instance)?)
         {
             return Ok(Occupancy::Ready(state));

@@ -5,6 +5,7 @@
 //! request to stop is the one way out of all. There is one thread, and it
 //! sleeps in `wait` whenever there is nothing to do.
 
+mod belongings;
 mod diagnosis;
 mod listener;
 mod namespaces;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use self::belongings::Belongings;
 use self::diagnosis::{Cause, Fault};
 pub use self::ports::check as check_ports;
 use self::readiness::Pulse;
@@ -36,7 +38,8 @@ use crate::home::Home;
 use crate::install::Installed;
 use crate::lock::Lock;
 use crate::log_file;
-use crate::state::{Lifetime, Phase, Process, State};
+use crate::state::{Lifetime, Phase, Process};
+use crate::tenure::Tenure;
 use crate::terminal::{Mark, Terminal};
 
 /// Temporal stops in 1.1 to 1.5 s.
@@ -62,7 +65,8 @@ pub struct Supervisor<'a> {
     log_start: u64,
     events: Events,
     terminal: &'a mut Terminal,
-    state: State,
+    tenure: &'a mut Tenure,
+    belongings: Belongings,
     history: History,
     server: Option<Server>,
     serving_since: Option<Instant>,
@@ -84,17 +88,23 @@ enum Watched {
 }
 
 impl<'a> Supervisor<'a> {
-    pub fn new(plan: Plan<'a>, events: Events, terminal: &'a mut Terminal, mut state: State) -> Result<Supervisor<'a>> {
+    pub fn new(
+        plan: Plan<'a>,
+        events: Events,
+        terminal: &'a mut Terminal,
+        tenure: &'a mut Tenure,
+    ) -> Result<Supervisor<'a>> {
         check_ports(plan.config)?;
         let log = log_file::open(&plan.home.instance.log())?;
-        state.database = plan.database.as_ref().map(|database| database.path().to_owned());
+        tenure.state.database = plan.database.as_ref().map(|database| database.path().to_owned());
         Ok(Supervisor {
             plan,
             log,
             log_start: 0,
             events,
             terminal,
-            state,
+            tenure,
+            belongings: Belongings::default(),
             history: History::default(),
             server: None,
             serving_since: None,
@@ -159,6 +169,7 @@ impl<'a> Supervisor<'a> {
     /// Spawns a server and waits until it serves.
     fn start(&mut self, phase: Phase) -> Result<Started, Halt> {
         self.log_start = self.log.metadata().map_or(0, |metadata| metadata.len());
+        self.say_if_database_is_new();
         if let Some(database) = &self.plan.database {
             database.prepare()?;
         }
@@ -170,8 +181,9 @@ impl<'a> Supervisor<'a> {
             }
         };
         let pid = server.pid();
+        self.belongings.note_executable(&self.plan);
         self.server = Some(server);
-        self.state.temporal = Some(Process::of(pid));
+        self.tenure.state.temporal = Some(Process::of(pid));
         self.publish(phase);
         if phase == Phase::Starting {
             self.terminal.line(Mark::Done, &format!("Temporal Server started (PID: {pid})"));
@@ -185,11 +197,12 @@ impl<'a> Supervisor<'a> {
         }
         match &started {
             Started::Serving => {
-                self.state.times_ready += 1;
+                self.belongings.note_database(&self.plan);
+                self.tenure.state.times_ready += 1;
                 self.publish(Phase::Ready);
             }
             Started::Failed(_) => {
-                self.state.temporal = None;
+                self.tenure.state.temporal = None;
                 self.note_failure();
             }
         }
@@ -214,8 +227,13 @@ impl<'a> Supervisor<'a> {
                     }
                 }
                 Event::Deadline if self.is_unused() => return Err(Halt::StopRequested),
-                Event::Deadline if !pulse.check(self) => return Ok(Watched::Hung),
-                Event::Deadline | Event::Keep => {}
+                Event::Deadline => {
+                    self.look_after_belongings()?;
+                    if !pulse.check(self) {
+                        return Ok(Watched::Hung);
+                    }
+                }
+                Event::Keep => {}
             }
         }
     }
@@ -223,7 +241,7 @@ impl<'a> Supervisor<'a> {
     /// Whether every `run` for which this daemon was started is gone without
     /// having stopped it, as after a kill -9. Then no other may begin.
     fn is_unused(&self) -> bool {
-        if self.state.lifetime == Lifetime::Kept {
+        if self.tenure.state.lifetime == Lifetime::Kept {
             return false;
         }
         match Lock::try_exclusive(&self.plan.home.instance.users_lock()) {
@@ -249,8 +267,8 @@ impl<'a> Supervisor<'a> {
                 delay => format!("in {} s", delay.as_secs_f64()),
             };
             self.terminal.line(Mark::Warning, &format!("Temporal ended unexpectedly ({what}); restarting {when}."));
-            self.state.restarts += 1;
-            self.state.temporal = None;
+            self.tenure.state.restarts += 1;
+            self.tenure.state.temporal = None;
             // Spawning comes first where there is nothing to wait for.
             if !delay.is_zero() {
                 self.publish(Phase::Restarting);
@@ -291,8 +309,8 @@ impl<'a> Supervisor<'a> {
     fn wait(&mut self, deadline: Option<Instant>) -> Result<Event, Halt> {
         let event = self.events.wait(deadline)?;
         if event == Event::Keep {
-            self.state.lifetime = Lifetime::Kept;
-            self.publish(self.state.phase);
+            self.tenure.state.lifetime = Lifetime::Kept;
+            self.publish(self.tenure.state.phase);
         }
         Ok(event)
     }
@@ -389,7 +407,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn publish(&mut self, phase: Phase) {
-        self.state.phase = phase;
-        self.state.publish(&self.plan.home.instance.state(), self.terminal);
+        self.tenure.state.phase = phase;
+        self.tenure.publish(self.terminal);
     }
 }

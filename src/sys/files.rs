@@ -17,6 +17,12 @@ pub fn identity(path: &Path) -> io::Result<String> {
     Ok(identity_text(&metadata, birth(path, &metadata)))
 }
 
+/// The same of an open file.
+pub fn identity_of(file: &File) -> io::Result<String> {
+    let metadata = file.metadata()?;
+    Ok(identity_text(&metadata, birth_of(file, &metadata)))
+}
+
 fn identity_text(metadata: &Metadata, birth: Option<SystemTime>) -> String {
     match birth.and_then(|birth| birth.duration_since(UNIX_EPOCH).ok()) {
         Some(birth) => format!("{}@{}.{:09}", metadata.ino(), birth.as_secs(), birth.subsec_nanos()),
@@ -29,11 +35,21 @@ fn birth(_: &Path, metadata: &Metadata) -> Option<SystemTime> {
     metadata.created().ok()
 }
 
+#[cfg(not(target_os = "linux"))]
+fn birth_of(_: &File, metadata: &Metadata) -> Option<SystemTime> {
+    metadata.created().ok()
+}
+
 // std asks for the birth only where the C library is glibc.
 #[cfg(target_os = "linux")]
 fn birth(path: &Path, _: &Metadata) -> Option<SystemTime> {
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
     ask_birth(libc::AT_FDCWD, &path, 0)
+}
+
+#[cfg(target_os = "linux")]
+fn birth_of(file: &File, _: &Metadata) -> Option<SystemTime> {
+    ask_birth(file.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
 }
 
 #[cfg(target_os = "linux")]
@@ -104,8 +120,9 @@ mod tests {
     #[test]
     fn a_file_is_recognised_whatever_its_name_and_a_new_one_is_another() {
         let path = std::env::temp_dir().join(format!("stigmer-identity-{}", std::process::id()));
-        File::create(&path).unwrap();
+        let file = File::create(&path).unwrap();
         let first = identity(&path).unwrap();
+        assert_eq!(identity_of(&file).unwrap(), first);
         let renamed = path.with_extension("renamed");
         std::fs::rename(&path, &renamed).unwrap();
         File::create(&path).unwrap();

@@ -11,7 +11,7 @@ mod processes;
 mod signals;
 mod streams;
 
-pub use self::files::{can_map_shared, free_space, identity, start_writeback};
+pub use self::files::{can_map_shared, free_space, identity, identity_of, start_writeback};
 pub use self::listeners::listens;
 pub use self::locks::{Signer, sign, signer};
 pub use self::processes::{

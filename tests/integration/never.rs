@@ -364,3 +364,100 @@ fn a_daemon_is_stopped_also_where_there_is_no_proc() {
     without_proc(&home, &home, "local stop").run().success().stdout_has("Temporal stopped.");
     home.assert_quiet();
 }
+
+#[test]
+fn a_daemon_whose_run_directory_is_removed_puts_it_back() {
+    let home = home();
+    home.stigmer(["local", "start", "--detach"]).run().success();
+    let state = fs::read(home.path().join("run/daemon.state")).unwrap();
+    fs::remove_dir_all(home.path().join("run")).unwrap();
+    home.wait_for("the lock and the state", || home.state_field("phase").as_deref() == Some("ready"));
+    home.stigmer(["local", "status"]).run().success();
+    let put_back = fs::read(home.path().join("run/daemon.state")).unwrap();
+    assert_ne!(put_back, state, "it names its new directory");
+    home.stigmer(["local", "start"]).run().success().stdout_has("already running");
+    stop(&home);
+    assert_eq!(home.stops().len(), 1);
+}
+
+#[test]
+fn a_daemon_whose_lock_is_removed_is_not_taken_for_one_that_was_killed() {
+    let home = home();
+    home.stigmer(["local", "start", "--detach"]).run().success();
+    fs::remove_file(home.path().join("run/daemon.lock")).unwrap();
+    home.stigmer(["local", "status"]).run().success();
+    home.stigmer(["local", "start"]).run().success().stdout_has("already running");
+    home.stigmer(["local", "run", "--", "true"]).run().success();
+    home.stigmer(["local", "restart"]).run().success();
+    assert_eq!(home.starts().len(), 2);
+    stop(&home);
+    assert_eq!(home.stops().len(), 2);
+}
+
+#[test]
+fn a_daemon_whose_home_is_made_anew_ends_and_writes_nothing_there() {
+    let (home, ports) = (home(), Home::new());
+    let mut old = home.stigmer(["local", "start"]).spawn();
+    old.wait_for_stdout("Ready.");
+    let aside = home.root().join("temporal");
+    fs::copy(home.temporal(), &aside).unwrap();
+    fs::remove_dir_all(home.path()).unwrap();
+    let new = on_ports_of(&home, &ports, &["local", "start", "--detach"]).env("STIGMER_TEMPORAL_BIN", &aside);
+    new.run().success();
+    let daemon = home.state_field("daemon_pid");
+    old.wait().fails_with(&["cannot go on", "removed or replaced"]).stdout_has("stopping Temporal");
+    assert_eq!(home.stops().len(), 1, "{}", home.describe());
+    assert_eq!(home.state_field("daemon_pid"), daemon);
+    home.stigmer(["local", "status"]).run().success();
+    stop(&home);
+}
+
+#[test]
+fn two_daemons_never_share_an_instance_whose_run_directory_was_removed() {
+    let (home, ports) = (home(), Home::new());
+    let mut old = home.stigmer(["local", "start"]).spawn();
+    old.wait_for_stdout("Ready.");
+    fs::remove_dir_all(home.path().join("run")).unwrap();
+    // It takes the lock, waits for the database, and gets it when the old one has ended.
+    on_ports_of(&home, &ports, &["local", "start", "--detach"]).run().success().stdout_has("Another Temporal uses");
+    old.wait().fails_with(&["cannot go on", "another stigmer has taken over"]);
+    assert_eq!((home.starts().len(), home.stops().len()), (2, 1));
+    stop(&home);
+}
+
+#[test]
+fn a_damaged_state_is_written_anew_and_its_daemon_is_stopped_all_the_same() {
+    let home = home();
+    home.stigmer(["local", "start", "--detach"]).run().success();
+    let state = home.path().join("run/daemon.state");
+    let whole = fs::read(&state).unwrap();
+    fs::write(&state, "phase=odd\n\0\0").unwrap();
+    home.wait_for("the state", || fs::read(&state).is_ok_and(|text| text == whole));
+    fs::write(&state, "").unwrap();
+    stop(&home);
+}
+
+#[test]
+fn what_is_taken_away_under_a_running_server_is_said_at_once() {
+    let home = home();
+    let mut daemon = home.stigmer(["local", "start"]).spawn();
+    daemon.wait_for_stdout("Ready.");
+    let aside = home.root().join("aside");
+    fs::rename(home.temporal(), &aside).unwrap();
+    fs::remove_file(home.database()).unwrap();
+    fs::remove_dir_all(home.path().join("logs")).unwrap();
+    daemon.wait_for_stdout("bin/temporal was removed: Temporal runs on, but cannot be restarted");
+    assert!(daemon.stdout().contains("temporal.db was removed"), "{}", daemon.stdout());
+    assert!(daemon.stdout().contains("temporal.log was removed; it begins anew"), "{}", daemon.stdout());
+    assert!(home.log().exists());
+    fs::copy(&aside, home.temporal()).unwrap();
+    fs::write(home.database(), "another").unwrap();
+    daemon.wait_for_stdout("temporal.db was replaced");
+    assert!(daemon.stdout().contains("bin/temporal was replaced"), "{}", daemon.stdout());
+    fs::remove_file(home.database()).unwrap();
+    home.stigmer(["local", "restart"]).run().success();
+    daemon.wait_for_stdout("temporal.db is gone; Temporal begins with a new one");
+    assert!(fs::read_to_string(home.log()).unwrap().contains("Temporal Server:"));
+    daemon.signal(libc::SIGTERM);
+    daemon.wait().success();
+}

@@ -1,0 +1,106 @@
+//! What the server was given, its log, database and executable, compared with
+//! what lies at their paths now.
+//!
+//! A file that is removed under a running server goes on to exist for it alone,
+//! so nothing fails before the next restart: it is said at once.
+
+use std::path::Path;
+
+use super::{Plan, STOP_GRACE, Supervisor};
+use crate::database::Database;
+use crate::events::Halt;
+use crate::log_file;
+use crate::sys;
+use crate::terminal::Mark;
+
+/// What was there when the server began to use it.
+#[derive(Default)]
+pub struct Belongings {
+    database: Option<String>,
+    executable: Option<String>,
+}
+
+impl Belongings {
+    pub fn note_executable(&mut self, plan: &Plan<'_>) {
+        self.executable = sys::identity(&plan.installed.executable).ok();
+    }
+
+    pub fn note_database(&mut self, plan: &Plan<'_>) {
+        self.database = plan.database.as_ref().and_then(|database| sys::identity(database.path()).ok());
+    }
+}
+
+/// What became of a file.
+enum Fate {
+    Removed,
+    Replaced,
+}
+
+fn fate(path: &Path, known: Option<&String>) -> Option<Fate> {
+    match (known?, sys::identity(path)) {
+        (_, Err(_)) => Some(Fate::Removed),
+        (known, Ok(now)) => (*known != now).then_some(Fate::Replaced),
+    }
+}
+
+impl Supervisor<'_> {
+    /// To be called now and then while the server serves. An error says that
+    /// this daemon has lost its home; the server is stopped by then.
+    pub(super) fn look_after_belongings(&mut self) -> Result<(), Halt> {
+        if let Err(error) = self.tenure.keep(self.terminal) {
+            self.terminal.line(Mark::Warning, &format!("{}; stopping Temporal.", error.message()));
+            self.stop(STOP_GRACE)?;
+            return Err(error.into());
+        }
+        self.keep_log();
+        let database = self.plan.database.as_ref().map(Database::path);
+        let executable = &self.plan.installed.executable;
+        let of_database = database.and_then(|path| Some((path, fate(path, self.belongings.database.as_ref())?)));
+        if let Some((path, fate)) = of_database {
+            let path = path.display();
+            self.terminal.warn_once(&match fate {
+                Fate::Removed => format!("The database {path} was removed: what Temporal holds of it ends with it."),
+                Fate::Replaced => {
+                    format!("The database {path} was replaced: Temporal uses the new one once restarted.")
+                }
+            });
+        }
+        if let Some(fate) = fate(executable, self.belongings.executable.as_ref()) {
+            let path = executable.display();
+            self.terminal.warn_once(&match fate {
+                Fate::Removed => {
+                    format!("{path} was removed: Temporal runs on, but cannot be restarted; 'stop' and 'start' help.")
+                }
+                Fate::Replaced => format!("{path} was replaced: Temporal runs on, and a restart takes the new one."),
+            });
+        }
+        Ok(())
+    }
+
+    /// Before a start: that nothing of an earlier database is left is not to go
+    /// without a word.
+    pub(super) fn say_if_database_is_new(&mut self) {
+        let database = self.plan.database.as_ref().map(Database::path);
+        if let Some(path) = database.filter(|path| self.belongings.database.is_some() && !path.exists()) {
+            let text = format!("The database {} is gone; Temporal begins with a new one.", path.display());
+            self.terminal.line(Mark::Warning, &text);
+        }
+    }
+
+    /// Opens Temporal's log anew when it was taken away. What runs has the old one.
+    fn keep_log(&mut self) {
+        let path = self.plan.home.instance.log();
+        if sys::identity_of(&self.log).ok() == sys::identity(&path).ok() {
+            return;
+        }
+        let opened = self.plan.home.create().and_then(|()| log_file::open(&path));
+        if let Ok(log) = opened {
+            (self.log, self.log_start) = (log, 0);
+            let text = format!(
+                "{} was removed; it begins anew when Temporal is restarted: stigmer local restart",
+                path.display()
+            );
+            self.terminal.line(Mark::Warning, &text);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What a daemon holds of its instance, compared with what lies at the paths.
+//!
+//! Cleaners of temporary files, and users, take directories away under a living
+//! daemon, and another one may begin in their place. Nothing is written where
+//! the lock is not the one that is held. What was removed is put back; where the
+//! home is gone, or another daemon has it, this one ends.
+
+use std::mem::{self, ManuallyDrop};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::home::Home;
+use crate::lock::Lock;
+use crate::log_file;
+use crate::state::{self, State};
+use crate::sys;
+use crate::terminal::{Mark, Terminal};
+
+pub struct Tenure {
+    home: Home,
+    /// Never unlocked but by the end of the process: whoever waits for the
+    /// lock may rely on it that this process is gone.
+    lock: ManuallyDrop<Lock>,
+    /// The home's directory.
+    root: Option<String>,
+    pub state: State,
+}
+
+impl Tenure {
+    pub fn begin(home: &Home, lock: Lock, state: State) -> Tenure {
+        lock.sign();
+        let root = sys::identity(home.root()).ok();
+        Tenure { home: home.clone(), lock: ManuallyDrop::new(lock), root, state }
+    }
+
+    /// Reports to the other commands, unless the place is no longer ours.
+    pub fn publish(&mut self, terminal: &mut Terminal) {
+        if self.holds_its_lock() {
+            self.state.publish(&self.home.instance.state(), terminal);
+        }
+    }
+
+    /// Puts back what was removed or damaged. An error says that it cannot be.
+    pub fn keep(&mut self, terminal: &mut Terminal) -> Result<()> {
+        let instance = &self.home.instance;
+        if sys::identity(self.home.root()).ok() != self.root {
+            let text = format!("cannot go on: the home {} was removed or replaced", self.home.root().display());
+            return Err(Error::new(text).hint("its database went with it; 'stigmer local start' begins anew"));
+        }
+        if !self.holds_its_lock() {
+            self.home.create()?;
+            let path = instance.daemon_lock();
+            let Some(lock) = Lock::try_exclusive(&path)? else {
+                let text = format!("cannot go on: another stigmer has taken over {}", path.display());
+                return Err(Error::new(text).hint("stigmer local status"));
+            };
+            lock.sign();
+            // The old one stays held: its file may only have been moved.
+            let _ = mem::replace(&mut self.lock, ManuallyDrop::new(lock));
+            self.state.place = state::place(instance);
+            terminal.line(Mark::Warning, &format!("{} was removed; it is put back.", path.display()));
+        }
+        if !self.state.is_written_to(&instance.state()) {
+            self.state.publish(&instance.state(), terminal);
+        }
+        self.keep_log(&instance.daemon_log(), terminal)
+    }
+
+    fn holds_its_lock(&self) -> bool {
+        let there = sys::identity(&self.home.instance.daemon_lock());
+        there.is_ok_and(|there| sys::identity_of(self.lock.file()).is_ok_and(|held| held == there))
+    }
+
+    /// Opens the daemon's log anew when it was taken away.
+    fn keep_log(&self, path: &Path, terminal: &mut Terminal) -> Result<()> {
+        let is_gone = |log| sys::identity_of(log).ok() != sys::identity(path).ok();
+        if terminal.log().is_some_and(is_gone) {
+            self.home.create()?;
+            // Not to be written is no reason to end.
+            if let Ok(log) = log_file::open(path) {
+                terminal.also_to(log);
+                terminal.line(Mark::Warning, &format!("{} was removed; it begins anew.", path.display()));
+            }
+        }
+        Ok(())
+    }
+}
