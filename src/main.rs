@@ -22,6 +22,7 @@
 //!    ├── database      one server for each, none broken for good
 //!    └── supervisor/   Plan ──> Supervisor::run: start, watch, stop, start again
 //!          server        spawn, signal, reap
+//!          program       the executable: whose, and still the one?
 //!          readiness     does it serve, does it still?
 //!          listener      is it ours that answers?
 //!          restart       when again, and when not

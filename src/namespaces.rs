@@ -198,7 +198,7 @@ impl Client<'_> {
             }
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        sys::prepare_server(&mut command, None);
+        sys::prepare_server(&mut command, std::iter::empty());
         command
     }
 }

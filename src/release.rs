@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use crate::digest::Digest;
@@ -214,12 +215,30 @@ pub fn without_credentials(url: &str) -> String {
     }
 }
 
+/// Where in `text` the `user:password` of a URL stands.
+pub fn credentials(text: &[u8]) -> Option<Range<usize>> {
+    let begin = text.windows(3).position(|bytes| bytes == b"://")? + 3;
+    let host = text[begin..].split(|byte| *byte == b'/').next()?;
+    let end = begin + host.iter().rposition(|byte| *byte == b'@')?;
+    Some(begin..end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn asset(version: &str, platform: Platform) -> Asset {
         Asset { version: Version::parse(version).unwrap(), platform }
+    }
+
+    #[test]
+    fn credentials_are_found_in_any_argument() {
+        let found = |text: &str| credentials(text.as_bytes()).map(|range| text[range].to_owned());
+        assert_eq!(found("--mirror=http://ada:s@cret@m.example/x").as_deref(), Some("ada:s@cret"));
+        assert_eq!(found("https://token@m.example").as_deref(), Some("token"));
+        for text in ["https://m.example/a@b", "ada@m.example", "--port", "://", ""] {
+            assert_eq!(found(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -40,13 +40,19 @@ impl Tenure {
         }
     }
 
+    /// An error when the home is no longer the directory in which this began.
+    pub fn check_home(&self) -> Result<()> {
+        if sys::identity(self.home.root()).ok() == self.root {
+            return Ok(());
+        }
+        let text = format!("cannot go on: the home {} was removed or replaced", self.home.root().display());
+        Err(Error::new(text).hint("its database went with it; 'stigmer local start' begins anew"))
+    }
+
     /// Puts back what was removed or damaged. An error says that it cannot be.
     pub fn keep(&mut self, terminal: &mut Terminal) -> Result<()> {
+        self.check_home()?;
         let instance = &self.home.instance;
-        if sys::identity(self.home.root()).ok() != self.root {
-            let text = format!("cannot go on: the home {} was removed or replaced", self.home.root().display());
-            return Err(Error::new(text).hint("its database went with it; 'stigmer local start' begins anew"));
-        }
         if !self.holds_its_lock() {
             self.home.create()?;
             let path = instance.daemon_lock();

@@ -9,6 +9,7 @@ use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use super::{Request, Served, serve};
 use crate::error::{Error, Result};
 use crate::log_file;
+use crate::release;
 use crate::state::State;
 use crate::sys::{self, Fork, Forwarder, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use crate::terminal::Terminal;
@@ -42,6 +43,8 @@ pub fn detach(
         }
         Fork::Child => {
             drop((report, blocked));
+            // They stay in the process list as long as it lives.
+            sys::mask_arguments(release::credentials);
             // What the caller holds stays the caller's alone: nobody may have to
             // wait for the end of a pipe, or for a lock, because of the daemon.
             sys::close_all_but(&reporter);

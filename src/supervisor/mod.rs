@@ -11,6 +11,7 @@ mod listener;
 mod namespaces;
 pub mod orphan;
 mod ports;
+mod program;
 mod readiness;
 mod restart;
 mod server;
@@ -173,7 +174,8 @@ impl<'a> Supervisor<'a> {
         if let Some(database) = &self.plan.database {
             database.prepare()?;
         }
-        let server = match Server::spawn(&self.plan, &self.log) {
+        let spawned = self.tenure.check_home().and_then(|()| Server::spawn(&self.plan, &self.log));
+        let server = match spawned {
             Ok(server) => server,
             Err(error) => {
                 self.note_failure();

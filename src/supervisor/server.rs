@@ -4,11 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use super::Plan;
+use super::program::Program;
 use crate::config::DatabaseChoice;
 use crate::database::Database;
 use crate::error::{Error, Result, reason};
@@ -33,11 +34,14 @@ pub struct Server {
 impl Server {
     pub fn spawn(plan: &Plan<'_>, log: &File) -> Result<Server> {
         let log = || log.try_clone().map_err(|cause| Error::io("open", "the log", &cause));
-        let mut command = command(plan);
+        let program = Program::look_at(plan)?;
+        let mut command = command(plan, &program.path);
         command.stdin(Stdio::null()).stdout(log()?).stderr(log()?);
-        // Kept open by the server: it shows that the database is in use as
-        // long as the server lives, even when this process does not.
-        sys::prepare_server(&mut command, plan.database.as_ref().map(|database| database.lock().file()));
+        // Kept open by the server: the lock shows that the database is in use as
+        // long as the server lives, even when this process does not; a script
+        // is read by its interpreter through the directory.
+        let lock = plan.database.as_ref().map(|database| database.lock().file());
+        sys::prepare_server(&mut command, lock.into_iter().chain(&program.directory));
         let child = command.spawn().map_err(|cause| cannot_execute(&plan.installed.executable, &cause))?;
         let pid = child.id();
         Ok(Server { child: Some(child), pid })
@@ -77,9 +81,10 @@ impl Drop for Server {
     }
 }
 
-fn command(plan: &Plan<'_>) -> Command {
+fn command(plan: &Plan<'_>, program: &Path) -> Command {
     let config = plan.config;
-    let mut command = Command::new(&plan.installed.executable);
+    let mut command = Command::new(program);
+    command.arg0(&plan.installed.executable);
     command.args(["server", "start-dev"]);
     command.arg("--ip").arg(config.ip.value.to_string());
     command.arg("--port").arg(config.port.value.to_string());

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 #[cfg(target_os = "linux")]
@@ -12,11 +13,11 @@ use std::process::{Command, ExitStatus};
 
 use super::signals::{exit_code_of_signal, signal};
 
-/// Makes `command` a server of ours: a process group of its own, the lock file
-/// `held`, if any, kept open across exec, and on Linux SIGTERM when this process dies,
+/// Makes `command` a server of ours: a process group of its own, the files
+/// `held` kept open across exec, and on Linux SIGTERM when this process dies,
 /// however it dies.
-pub fn prepare_server(command: &mut Command, held: Option<&File>) {
-    let held = held.map(AsRawFd::as_raw_fd);
+pub fn prepare_server<'a>(command: &mut Command, held: impl Iterator<Item = &'a File>) {
+    let held: Vec<RawFd> = held.map(AsRawFd::as_raw_fd).collect();
     #[cfg(target_os = "linux")]
     // SAFETY: getpid has no preconditions.
     let parent = unsafe { libc::getpid() };
@@ -25,7 +26,7 @@ pub fn prepare_server(command: &mut Command, held: Option<&File>) {
     // async-signal-safe functions; it touches no memory but its captures.
     unsafe {
         command.pre_exec(move || {
-            if held.is_some_and(|held| libc::fcntl(held, libc::F_SETFD, 0) == -1) {
+            if held.iter().any(|&held| libc::fcntl(held, libc::F_SETFD, 0) == -1) {
                 return Err(io::Error::last_os_error());
             }
             #[cfg(target_os = "linux")]
@@ -131,6 +132,49 @@ pub fn detach_from_terminal() -> io::Result<()> {
     // SAFETY: setsid has no preconditions; in a fresh child it cannot fail.
     unsafe { libc::setsid() };
     std::env::set_current_dir("/")
+}
+
+/// Overwrites the part of each of this process's arguments that `secret` finds:
+/// everybody may read them. To be called when they have been read here.
+pub fn mask_arguments(secret: impl Fn(&[u8]) -> Option<Range<usize>>) {
+    for argument in arguments() {
+        if let Some(range) = secret(argument) {
+            argument[range].fill(b'x');
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn arguments() -> Vec<&'static mut [u8]> {
+    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return Vec::new() };
+    // proc(5): fields 48 and 49 are where the arguments begin and end.
+    let behind_name = stat.rfind(')').map_or("", |at| &stat[at + 1..]);
+    let field = |number: usize| behind_name.split_ascii_whitespace().nth(number - 3)?.parse::<usize>().ok();
+    match (field(48), field(49)) {
+        (Some(begin), Some(end)) if begin != 0 && end > begin => {
+            // SAFETY: the kernel laid the arguments there, for this process to
+            // change as it likes; there is one thread, and it reads them no more.
+            let bytes = unsafe { std::slice::from_raw_parts_mut(begin as *mut u8, end - begin) };
+            bytes.split_mut(|byte| *byte == 0).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn arguments() -> Vec<&'static mut [u8]> {
+    let mut arguments = Vec::new();
+    // SAFETY: argv is what this process was given, NUL-terminated strings up to
+    // a null pointer; there is one thread, and it reads them no more.
+    unsafe {
+        let mut next = *libc::_NSGetArgv();
+        while !(*next).is_null() {
+            let length = std::ffi::CStr::from_ptr(*next).to_bytes().len();
+            arguments.push(std::slice::from_raw_parts_mut((*next).cast::<u8>(), length));
+            next = next.add(1);
+        }
+    }
+    arguments
 }
 
 /// Points standard input, output and error at the given files.

@@ -5,7 +5,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{chown, lchown, symlink};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::process::{binary, is_root, signal};
@@ -460,4 +461,118 @@ fn what_is_taken_away_under_a_running_server_is_said_at_once() {
     assert!(fs::read_to_string(home.log()).unwrap().contains("Temporal Server:"));
     daemon.signal(libc::SIGTERM);
     daemon.wait().success();
+}
+
+const STRANGER: u32 = 65_533;
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn nothing_is_executed_that_others_could_have_put_there() {
+    if !is_root() {
+        eprintln!("NOT TESTED: only root can give files away");
+        return;
+    }
+    type Plant = fn(&Home);
+    let plants: [(&str, Plant); 6] = [
+        ("a group (gid 65533) may write", |home| {
+            chown(home.bin(), None, Some(STRANGER)).unwrap();
+            set_mode(&home.bin(), 0o770);
+        }),
+        ("a group (gid 65533) may write", |home| {
+            chown(home.temporal(), None, Some(STRANGER)).unwrap();
+            set_mode(&home.temporal(), 0o775);
+        }),
+        ("everybody may write", |home| set_mode(&home.temporal(), 0o777)),
+        ("belongs to another user", |home| chown(home.temporal(), Some(STRANGER), None).unwrap()),
+        // A link of another user, to our own home.
+        ("belongs to another user", |home| {
+            let elsewhere = home.root().join("elsewhere");
+            fs::rename(home.path(), &elsewhere).unwrap();
+            symlink(&elsewhere, home.path()).unwrap();
+            lchown(home.path(), Some(STRANGER), None).unwrap();
+        }),
+        // A volume of the user outside, which anybody could swap.
+        ("everybody may write", |home| {
+            chown(home.path(), Some(STRANGER), None).unwrap();
+            set_mode(&home.user(), 0o777);
+        }),
+    ];
+    for (why, plant) in plants {
+        let home = home();
+        plant(&home);
+        let outcome = home.stigmer(["local", "start"]).run();
+        outcome.fails_with(&["cannot use", why]);
+        assert!(outcome.hint().is_some());
+        assert_eq!(home.starts(), []);
+    }
+}
+
+#[test]
+fn a_home_that_is_swapped_while_it_runs_is_never_executed_from() {
+    if !is_root() {
+        eprintln!("NOT TESTED: only root can give files away");
+        return;
+    }
+    let home = home();
+    let mut daemon = home.stigmer(["local", "start"]).spawn();
+    daemon.wait_for_stdout("Ready.");
+    let theirs = home.root().join("theirs");
+    let done = Command::new("cp").arg("-a").arg(home.path()).arg(&theirs).status().unwrap();
+    assert!(done.success());
+    for path in [&theirs, &theirs.join("bin"), &theirs.join("bin/temporal")] {
+        chown(path, Some(STRANGER), None).unwrap();
+    }
+    fs::rename(home.path(), home.root().join("ours")).unwrap();
+    fs::rename(&theirs, home.path()).unwrap();
+    home.crash("1");
+    daemon.wait().fails_with(&["was removed or replaced"]);
+    assert_eq!(home.starts().len(), 1);
+}
+
+#[test]
+fn a_group_of_ones_own_may_write() {
+    if !is_root() {
+        eprintln!("NOT TESTED: only root can give files away");
+        return;
+    }
+    // As with umask 002 where every user has a group of his own.
+    let home = home();
+    for path in [home.path(), home.bin(), home.temporal()] {
+        chown(&path, Some(STRANGER), Some(STRANGER)).unwrap();
+        set_mode(&path, 0o775);
+    }
+    home.stigmer(["local", "run", "--", "true"]).run().success();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_executed_is_called_by_its_name_also_when_it_is_a_script() {
+    let home = home();
+    home.stigmer(["local", "start", "--detach"]).run().success();
+    let pid = home.starts()[0].0;
+    assert_eq!(fs::read_to_string(format!("/proc/{pid}/comm")).unwrap(), "temporal\n");
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+    assert!(line.starts_with(home.temporal().as_os_str().as_bytes()));
+    stop(&home);
+    let real = home.bin().join("real");
+    fs::rename(home.temporal(), &real).unwrap();
+    fs::write(home.temporal(), "#!/bin/sh\nexec \"$(dirname \"$0\")/real\" \"$@\"\n").unwrap();
+    set_mode(&home.temporal(), 0o755);
+    home.stigmer(["local", "run", "--", "true"]).run().success();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_password_in_a_mirrors_url_is_not_in_the_process_list_of_the_daemon() {
+    let home = home();
+    let mirror = "--mirror=http://ada:secret@127.0.0.1:1/m";
+    home.stigmer(["local", "start", "--detach", mirror]).run().success();
+    let daemon = home.state_field("daemon_pid").unwrap();
+    let line = fs::read(format!("/proc/{daemon}/cmdline")).unwrap();
+    let line = String::from_utf8_lossy(&line);
+    assert!(line.contains("http://xxxxxxxxxx@127.0.0.1:1/m"), "{line}");
+    stop(&home);
 }
