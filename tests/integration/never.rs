@@ -454,7 +454,7 @@ fn what_is_taken_away_under_a_running_server_is_said_at_once() {
     fs::copy(&aside, home.temporal()).unwrap();
     fs::write(home.database(), "another").unwrap();
     daemon.wait_for_stdout("temporal.db was replaced");
-    assert!(daemon.stdout().contains("bin/temporal was replaced"), "{}", daemon.stdout());
+    daemon.wait_for_stdout("bin/temporal was replaced");
     fs::remove_file(home.database()).unwrap();
     home.stigmer(["local", "restart"]).run().success();
     daemon.wait_for_stdout("temporal.db is gone; Temporal begins with a new one");
