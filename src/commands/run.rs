@@ -138,7 +138,10 @@ fn leave(context: &Context<'_>, users_lock: Lock) -> Result<()> {
         Observed::Running(state) if state.lifetime == Lifetime::Shared => state.daemon,
         _ => return Ok(()),
     };
-    match daemon::stop(&context.home.instance, Some(daemon), STOP_LIMIT) {
+    // Whoever interrupts now does not want to wait for a Temporal that hangs.
+    let forwarder = new_forwarder()?;
+    let hurry = || forwarder.take_received().is_some();
+    match daemon::stop(&context.home.instance, Some(daemon), STOP_LIMIT, &hurry) {
         true => Ok(()),
         false => Err(Error::new("cannot stop Temporal: it is still running").hint("stigmer local stop --force")),
     }
@@ -160,6 +163,9 @@ fn run_command(place: &Place, forwarder: Forwarder, words: &[OsString]) -> Resul
     // both of us. What is sent to us alone is passed on.
     let by_terminal: &[i32] = if sys::is_in_foreground() { &[SIGINT, SIGQUIT] } else { &[] };
     forwarder.pass_to(child.id(), by_terminal);
+    // Not to be passed on when its number may be another's: it is reaped after.
+    sys::wait_until_ended(child.id());
+    forwarder.pause();
     let status = child.wait().map_err(|cause| Error::io("wait for", program.display(), &cause))?;
     Ok(sys::exit_code(status))
 }

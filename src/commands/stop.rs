@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{context, print};
 use crate::cli::{Action, CommandSpec, OptionSpec, Typed, switch};
-use crate::daemon::{self, Context, STOP_LIMIT};
+use crate::daemon::{self, Context, NO_HURRY, STOP_LIMIT};
 use crate::error::{Error, Result};
 use crate::home::Instance;
 use crate::lock::{Holder, Lock};
@@ -38,7 +38,7 @@ fn stop(typed: &Typed) -> Result<u8> {
         Observed::Elsewhere => return Err(elsewhere("stop Temporal", instance)),
         observed => known(observed),
     };
-    if !daemon::stop(instance, None, STOP_LIMIT) {
+    if !daemon::stop(instance, None, STOP_LIMIT, NO_HURRY) {
         let (daemon, temporal) = match known(Observed::of(instance)) {
             (None, _) => before,
             last => last,
@@ -76,7 +76,7 @@ fn kill(context: &Context<'_>, daemon: Option<Process>, temporal: Option<Process
     if let Some(temporal) = temporal.filter(Process::is_alive) {
         sys::signal_group(temporal.pid, SIGKILL);
     }
-    if !daemon::stop(instance, Some(daemon.clone()), AFTER_KILL) {
+    if !daemon::stop(instance, Some(daemon.clone()), AFTER_KILL, NO_HURRY) {
         return Err(still_there(instance, Some(&daemon), AFTER_KILL));
     }
     stop_left_behind(context)?;

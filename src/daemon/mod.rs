@@ -191,11 +191,14 @@ fn serve_external(
     }
 }
 
+/// For a stop that takes its time.
+pub const NO_HURRY: &dyn Fn() -> bool = &|| false;
+
 /// Asks `daemon`, or whichever is running, to stop and waits until it and its
 /// Temporal are gone. False when it is still there after `limit`. Never asks
 /// another one, which somebody may have started meanwhile, nor any whom nobody
 /// knows to be the daemon.
-pub fn stop(instance: &Instance, daemon: Option<Process>, limit: Duration) -> bool {
+pub fn stop(instance: &Instance, daemon: Option<Process>, limit: Duration, hurry: &dyn Fn() -> bool) -> bool {
     let (began, deadline) = (Instant::now(), after(limit));
     let ask = |daemon: Process| {
         sys::signal(daemon.pid, SIGTERM);
@@ -215,6 +218,10 @@ pub fn stop(instance: &Instance, daemon: Option<Process>, limit: Duration) -> bo
             (None, Observed::Silent(Some(daemon))) if began.elapsed() > SILENCE => Some(ask(daemon)),
             (asked, _) => asked,
         };
+        if let Some(asked) = asked.as_ref().filter(|_| hurry()) {
+            // The second request has the daemon kill Temporal.
+            sys::signal(asked.pid, SIGTERM);
+        }
         if Instant::now() >= deadline {
             return false;
         }

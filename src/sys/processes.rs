@@ -60,6 +60,17 @@ pub fn has_ended(pid: u32) -> bool {
     }
 }
 
+/// Waits until the child `pid` has ended, without reaping it.
+pub fn wait_until_ended(pid: u32) {
+    // SAFETY: as above.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        while libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, libc::WEXITED | libc::WNOWAIT) == -1
+            && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+        {}
+    }
+}
+
 /// Whether the child `pid` is held by SIGSTOP.
 pub fn is_stopped(pid: u32) -> bool {
     // SAFETY: as above.

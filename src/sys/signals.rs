@@ -64,16 +64,17 @@ impl Drop for Handlers {
     }
 }
 
-/// SIGINT, SIGTERM and SIGHUP remove the file before they end the process, as
-/// they do by default.
+/// SIGINT, SIGTERM and SIGHUP remove the file and end the process, which is what
+/// was asked for: with exit code 0. Death by the signal itself would not do: as
+/// process 1 of a container nobody dies of it.
 pub fn remove_on_signal(path: &Path) -> io::Result<Handlers> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let on_terminal = io::stdout().is_terminal();
     let mut registered = Vec::new();
     for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal)) {
         let path = path.clone();
-        // SAFETY: unlink, write and signal-hook's default handler are
-        // async-signal-safe; the path was allocated before.
+        // SAFETY: unlink, write and _exit are async-signal-safe; the path was
+        // allocated before.
         registered.push(unsafe {
             signal_hook::low_level::register(signal, move || {
                 libc::unlink(path.as_ptr());
@@ -81,7 +82,7 @@ pub fn remove_on_signal(path: &Path) -> io::Result<Handlers> {
                     // The prompt comes below the progress line.
                     libc::write(1, b"\n".as_ptr().cast(), 1);
                 }
-                let _ = signal_hook::low_level::emulate_default_handler(signal);
+                libc::_exit(0);
             })?
         });
     }
@@ -145,6 +146,11 @@ impl Forwarder {
     /// The target is to get no more. What comes now waits for the next one.
     pub fn pause(&self) {
         self.target.store(0, Ordering::SeqCst);
+    }
+
+    /// The last signal that came since this was asked.
+    pub fn take_received(&self) -> Option<i32> {
+        Some(self.last.swap(0, Ordering::SeqCst) as i32).filter(|signal| *signal != 0)
     }
 
     /// The last signal that came.

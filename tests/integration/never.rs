@@ -9,6 +9,7 @@ use std::os::unix::fs::{chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::archive::{VERSION, asset_path, small_release};
 use crate::support::process::{binary, is_root, signal};
 use crate::support::*;
 
@@ -575,4 +576,53 @@ fn a_password_in_a_mirrors_url_is_not_in_the_process_list_of_the_daemon() {
     let line = String::from_utf8_lossy(&line);
     assert!(line.contains("http://xxxxxxxxxx@127.0.0.1:1/m"), "{line}");
     stop(&home);
+}
+
+#[test]
+fn a_run_that_is_leaving_heeds_signals_at_once() {
+    for number in [libc::SIGINT, libc::SIGTERM] {
+        let home = home();
+        home.behave("ignore-term");
+        let run = home.stigmer(["local", "run", "--", "sh", "-c", "exit 5"]).spawn();
+        home.wait_for("it to leave", || home.state_field("phase").as_deref() == Some("stopping"));
+        run.signal(number);
+        run.wait().exits_with(5);
+        let log = fs::read_to_string(home.path().join("logs/daemon.log")).unwrap();
+        assert!(log.contains("interrupted twice"), "{}", home.describe());
+        home.assert_quiet();
+    }
+}
+
+#[test]
+fn a_download_that_is_told_to_stop_ends_in_order() {
+    let download = |home: &Home, start: &dyn Fn(&Home, &ReleaseServer) -> i32| {
+        let server = ReleaseServer::with_release(VERSION, small_release());
+        let gate = Gate::new();
+        server.script(&asset_path(VERSION), [Reply::Cut(1000, Cut::Hold(gate.clone()))]);
+        assert_eq!(start(home, &server), 0, "{}", home.describe());
+        assert_eq!(home.bin_names(), [""; 0]);
+        gate.open();
+    };
+    for number in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        download(&Home::new(), &|home, server| {
+            let start = home.stigmer(["local", "start"]).with_mirror(VERSION, server.base()).spawn();
+            home.wait_for("the download", || home.bin_names() == [".temporal.partial"] && server.requests().len() > 1);
+            start.signal(number);
+            start.wait().code()
+        });
+    }
+    #[cfg(target_os = "linux")]
+    if is_root() {
+        // As process 1, whom no signal ends by itself.
+        download(&Home::new(), &|home, server| {
+            let script = "echo pid $(cut -d' ' -f1 /proc/self/stat); exec \"$stigmer\" local start \"$@\"";
+            let arguments = ["--pid", "--fork", "--mount-proc", "sh", "-c", script, "sh"];
+            let start = Stigmer::of_program(home, "unshare".as_ref(), arguments).env("stigmer", binary());
+            let start = start.with_mirror(VERSION, server.base()).spawn();
+            home.wait_for("the download", || home.bin_names() == [".temporal.partial"] && server.requests().len() > 1);
+            let first = home.processes().into_iter().find(|pid| *pid != start.id()).unwrap();
+            signal(first, libc::SIGTERM);
+            start.wait().code()
+        });
+    }
 }
