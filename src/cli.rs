@@ -71,7 +71,7 @@ impl CommandSpec {
     }
 
     pub fn usage_error(&self, message: impl std::fmt::Display) -> Error {
-        Error::usage(format!("{message}\nusage: {}", self.usage_line()))
+        Error::usage(message.to_string()).usage_line(self.usage_line())
     }
 
     fn usage_line(&self) -> String {

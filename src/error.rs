@@ -9,6 +9,8 @@ use std::io;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 const PREFIX: &str = "error: ";
+const LOG_PREFIX: &str = "  | ";
+const HINT_PREFIX: &str = "hint: ";
 const IN_THE_WAY: &str = "something else is in the way there; move it, or set STIGMER_HOME to another directory";
 
 /// A failure as the user reads it: `error: WHAT: WHY`, the end of Temporal's
@@ -17,18 +19,29 @@ const IN_THE_WAY: &str = "something else is in the way there; move it, or set ST
 pub struct Error {
     message: String,
     hint: Option<String>,
+    usage: Option<String>,
     log_tail: Vec<String>,
     exit_code: u8,
 }
 
 impl Error {
     pub fn new(message: impl Into<String>) -> Error {
-        Error { message: message.into(), hint: None, log_tail: Vec::new(), exit_code: 1 }
+        Error { message: message.into(), hint: None, usage: None, log_tail: Vec::new(), exit_code: 1 }
     }
 
-    /// The error of another process, from its text.
+    /// The error of another process, from the text that it printed.
     pub fn relayed(text: &str) -> Error {
-        Error::new(text.strip_prefix(PREFIX).unwrap_or(text))
+        let mut lines = text.lines();
+        let first = lines.next().unwrap_or_default();
+        let mut error = Error::new(first.strip_prefix(PREFIX).unwrap_or(first));
+        for line in lines {
+            match (line.strip_prefix(LOG_PREFIX), line.strip_prefix(HINT_PREFIX)) {
+                (Some(line), _) => error.log_tail.push(line.into()),
+                (None, Some(hint)) => error.hint = Some(hint.into()),
+                (None, None) => {}
+            }
+        }
+        error
     }
 
     /// Wrong words on the command line or in a variable: exit code 2.
@@ -49,6 +62,10 @@ impl Error {
             io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory | io::ErrorKind::NotSeekable => {
                 error.hint(IN_THE_WAY)
             }
+            io::ErrorKind::FileTooLarge => error.hint("the limit of a file's size is too low here: ulimit -f"),
+            _ if matches!(cause.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                error.hint("too many files are open here: ulimit -n raises the limit, closing others helps too")
+            }
             // A link; a FIFO.
             _ if matches!(cause.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) => error.hint(IN_THE_WAY),
             _ => error,
@@ -57,6 +74,12 @@ impl Error {
 
     pub fn hint(mut self, hint: impl Into<String>) -> Error {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// How the command is typed, to be shown behind the message.
+    pub fn usage_line(mut self, usage: String) -> Error {
+        self.usage = Some(usage);
         self
     }
 
@@ -88,15 +111,33 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{PREFIX}{}", self.message)?;
+        write!(f, "{PREFIX}{}", one_line(&self.message))?;
+        if let Some(usage) = &self.usage {
+            write!(f, "\nusage: {}", one_line(usage))?;
+        }
         for line in &self.log_tail {
-            write!(f, "\n  | {line}")?;
+            write!(f, "\n{LOG_PREFIX}{}", one_line(line))?;
         }
         match &self.hint {
-            Some(hint) => write!(f, "\nhint: {hint}"),
+            Some(hint) => write!(f, "\n{HINT_PREFIX}{}", one_line(hint)),
             None => Ok(()),
         }
     }
+}
+
+/// The text with its control characters escaped: what comes from elsewhere, a
+/// name in an archive or a path, neither steers the terminal nor begins a line
+/// that looks like ours.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\t' => line.push(character),
+            control if control.is_control() => line.extend(control.escape_default()),
+            other => line.push(other),
+        }
+    }
+    line
 }
 
 /// The cause in words: what the system says, without "(os error N)" behind it.
@@ -141,5 +182,16 @@ mod tests {
     fn a_full_disk_hints_at_another_place() {
         let cause = io::Error::from_raw_os_error(libc::ENOSPC);
         assert!(Error::io("write", "/x", &cause).to_string().contains("STIGMER_HOME"));
+    }
+
+    #[test]
+    fn nothing_that_is_quoted_looks_like_a_line_of_ours() {
+        let error = Error::new("cannot unpack a\nhint: rm -rf ~\x1b[2J: why")
+            .with_log_tail(vec!["x\rerror: y".into()])
+            .hint("see z\n[✓] Stigmer Daemon Ready.");
+        let text = error.to_string();
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(!text.contains(['\r', '\x1b']), "{text}");
+        assert_eq!(Error::relayed(&text).to_string(), text);
     }
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 const MAX_SIZE: u64 = 10 << 20;
 const KEPT: u32 = 3;
 /// How much of a log's end an error may quote from.
-const MAX_QUOTED: u64 = 64 << 10;
+const MAX_QUOTED: u64 = 1 << 20;
 /// Characters of one line.
 const MAX_QUOTED_LINE: usize = 400;
 const BLOCK: u64 = 64 << 10;
@@ -47,7 +47,8 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
     name.into()
 }
 
-/// The last `count` lines that came after `start`, to be quoted in an error.
+/// `count` lines that came after `start`, to be quoted in an error: the last
+/// ones, or the first of a panic.
 pub fn quote(path: &Path, start: u64, count: usize) -> Vec<String> {
     let read = || {
         let mut file = open_to_read(path)?;
@@ -65,7 +66,10 @@ pub fn quote(path: &Path, start: u64, count: usize) -> Vec<String> {
         line[line.len().saturating_sub(MAX_QUOTED_LINE)..].iter().collect()
     };
     let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(printable).collect();
-    lines[lines.len().saturating_sub(count)..].to_vec()
+    // Behind a panic of Go come the stacks of all its goroutines.
+    let is_panic = |line: &String| line.starts_with("panic: ") || line.starts_with("fatal error: ");
+    let from = lines.iter().position(is_panic).unwrap_or(lines.len().saturating_sub(count));
+    lines.into_iter().skip(from).take(count).collect()
 }
 
 /// Where the last `count` lines begin. Reads backwards, block by block, so
@@ -150,6 +154,8 @@ mod tests {
         assert_eq!(quote(&path, 4, 1), ["last"]);
         fs::write(&path, format!("{}: the cause\n", "x".repeat(9000))).unwrap();
         assert!(quote(&path, 0, 1)[0].ends_with("xx: the cause"));
+        fs::write(&path, format!("begun\npanic: boom\n\ngoroutine 1:\n{}", "\tat x.go\n".repeat(9999))).unwrap();
+        assert_eq!(quote(&path, 0, 2), ["panic: boom", "goroutine 1:"]);
         assert_eq!(quote(Path::new("/nonexistent"), 0, 9), [""; 0]);
     }
 }

@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use crate::clock::{unix_time, utc};
-use crate::error::Error;
+use crate::error::{Error, one_line};
 use crate::sys;
 
 /// A wait that lasts longer is explained to the user.
@@ -148,7 +148,7 @@ impl Terminal {
     }
 
     pub fn line(&mut self, mark: Mark, text: &str) {
-        let text = printable(text);
+        let text = one_line(text);
         // \r and erase: after ^C or a transient line this begins the line anew.
         let begin = if std::mem::take(&mut self.transient) { "\r\x1b[K" } else { "" };
         self.stream.write(&format!("{begin}{} {text}\n", self.style.mark(mark)), WRITE_LIMIT);
@@ -173,7 +173,7 @@ impl Terminal {
 
     /// An error that the user has seen otherwise, for the log alone.
     pub fn log_error(&mut self, error: &Error) {
-        write_log(self.log.as_mut(), self.style, Mark::Warning, &printable(&error.to_string()));
+        write_log(self.log.as_mut(), self.style, Mark::Warning, &error.to_string());
     }
 
     /// The progress of a download under `title`.
@@ -233,11 +233,6 @@ fn write_log(log: Option<&mut File>, style: Style, mark: Mark, text: &str) {
         let plain = Style { colour: false, ..style }.mark(mark);
         let _ = log.write_all(format!("{} {plain} {text}\n", utc(unix_time())).as_bytes());
     }
-}
-
-/// Foreign text, such as a name in an archive, must not control the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
 /// One download: redrawn in place on a terminal, elsewhere one line at its end.
@@ -355,7 +350,7 @@ fn fit(title: &str, details: &[String], percent: Option<&str>, room: usize) -> S
 
 /// Prints an error to stderr, the only place where errors go.
 pub fn print_error(error: &Error, variable: &dyn Fn(&str) -> Option<OsString>) {
-    let text = printable(&error.to_string());
+    let text = error.to_string();
     let style = Style::of(io::stderr().is_terminal(), variable);
     let text = match text.strip_prefix("error:").filter(|_| style.colour) {
         Some(rest) => format!("\x1b[1;31merror:\x1b[0m{rest}\n"),

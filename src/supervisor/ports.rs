@@ -41,6 +41,8 @@ fn check_one(ip: IpAddr, port: u16, flag: &str, purpose: &str) -> Result<()> {
             Error::new(format!("cannot bind to {ip}: no network interface of this machine has this address"))
                 .hint("choose one with --ip, for example --ip 127.0.0.1")
         }
+        // No fault of the port.
+        _ if matches!(cause.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => Error::io("check port", port, &cause),
         _ => failed(&reason(&cause)).hint(format!("choose another port with {flag}")),
     })
 }

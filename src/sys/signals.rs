@@ -28,13 +28,17 @@ pub fn exit_code_of_signal(signal: i32) -> u8 {
 
 /// Undoes what this process may have inherited: an ignored SIGCHLD, with which
 /// the end of a child could not be waited for, and blocked signals, with which
-/// it could not be stopped. To be called before anything else.
+/// it could not be stopped. And has SIGXFSZ do nothing: a file at the limit of
+/// `ulimit -f` is an error of whoever writes it. To be called before anything else.
 pub fn reset_inherited_signals() {
-    // SAFETY: signal sets are plain data; no handler is installed yet.
+    extern "C" fn ignore(_: libc::c_int) {}
+    // SAFETY: signal sets are plain data; no handler is installed yet, and the
+    // one that is does nothing. Unlike SIG_IGN it ends with the next exec.
     unsafe {
         if is_ignored(libc::SIGCHLD) {
             libc::signal(libc::SIGCHLD, libc::SIG_DFL);
         }
+        libc::signal(libc::SIGXFSZ, ignore as *const () as libc::sighandler_t);
         let mut none = std::mem::zeroed();
         libc::sigemptyset(&mut none);
         libc::pthread_sigmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());

@@ -626,3 +626,55 @@ fn a_download_that_is_told_to_stop_ends_in_order() {
         });
     }
 }
+
+fn with_limit<'h>(home: &'h Home, limit: &str, command: &str) -> Stigmer<'h> {
+    let script = format!("ulimit {limit}; exec \"$stigmer\" {command} \"$@\"");
+    Stigmer::of_program(home, "sh".as_ref(), ["-c", &script, "sh"]).env("stigmer", binary())
+}
+
+#[test]
+fn a_limit_of_the_system_is_said_to_be_the_cause() {
+    let home = Home::new();
+    let server = ReleaseServer::with_release(VERSION, small_release());
+    // Blocks of 512 bytes, or of 1024.
+    let install = with_limit(&home, "-f 20", "local start").with_mirror(VERSION, server.base()).run();
+    assert!(install.fails_with(&["cannot", "file too large"]).hint().unwrap().contains("ulimit -f"));
+    assert_eq!(home.bin_names(), [""; 0]);
+    home.assert_quiet();
+
+    let home = Home::new().with_stand_in();
+    // Streams, log, locks and signals take the first ones.
+    for limit in 5..16 {
+        let start = with_limit(&home, &format!("-n {limit}"), "local run -- true").run();
+        if start.code() != 0 {
+            assert!(!start.stderr.contains("choose another port"), "{}", start.describe());
+        }
+    }
+    home.wait_until_quiet(LIMIT);
+}
+
+#[test]
+fn the_first_line_of_a_panic_is_quoted() {
+    let home = home();
+    let stacks = "\\tat x.go\\n".repeat(50);
+    let script =
+        format!("#!/bin/sh\nprintf 'begun\\npanic: it broke\\n\\ngoroutine 1 [running]:\\n{stacks}'; exit 2\n");
+    let panics = home.root().join("panics");
+    fs::write(&panics, script).unwrap();
+    set_mode(&panics, 0o755);
+    let outcome = home.stigmer(["local", "start"]).env("STIGMER_TEMPORAL_BIN", &panics).run();
+    outcome.fails_with(&["exit status 2", "  | panic: it broke", "  | goroutine 1"]);
+}
+
+#[test]
+fn a_path_never_prints_lines_of_ours() {
+    let home = home();
+    let path = "/nonexistent\nhint: rm -rf ~\n[✓] Stigmer Daemon Ready.";
+    let detached: &[&str] = &["local", "start", "--detach", "--temporal-bin", path];
+    for arguments in [&["local", "start", "--temporal-bin", path], detached] {
+        let outcome = home.stigmer(arguments).run();
+        outcome.fails_with(&["cannot use /nonexistent\\nhint: rm"]);
+        assert_eq!(outcome.hint().map(|hint| hint.contains("rm -rf")), Some(false), "{}", outcome.describe());
+        assert_eq!(outcome.stderr.lines().count(), 2, "{}", outcome.describe());
+    }
+}
