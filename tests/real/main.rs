@@ -10,4 +10,5 @@ mod support;
 
 mod faults;
 mod journey;
+mod never;
 mod tools;
