@@ -5,6 +5,7 @@
 //! ignores search attributes for one that exists. So each namespace is asked
 //! for what it has, and only what is missing is made.
 
+use std::ffi::OsStr;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,12 +13,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::clock::after;
-use crate::config::namespaces::{Kind, Namespaces, SearchAttribute};
+use crate::config::namespaces::{DEFAULT_NAMESPACE, Kind, Namespaces, SearchAttribute};
 use crate::error::{Error, Result, reason};
 use crate::sys::{self, SIGKILL};
 
 /// Measured: 60 ms, of which the CLI spends 50 on its own start.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// Measured: a namespace that was asked for stays unknown for up to a second
+/// after it was made.
+const UNKNOWN_LIMIT: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_millis(50);
 /// What would lead the CLI to another Temporal, or around the way to ours.
 const FOREIGN_PREFIX: &str = "TEMPORAL_";
 const FOREIGN_SUFFIX: &str = "_PROXY";
@@ -43,7 +48,6 @@ struct Found {
 /// What is to be done about one namespace.
 #[derive(Debug, PartialEq)]
 enum Step<'a> {
-    Create(Duration),
     Retain(Duration),
     Add(&'a SearchAttribute),
 }
@@ -56,18 +60,20 @@ pub fn establish<E: From<Error>>(
     client: Client<'_>,
     wait: Wait<'_, E>,
 ) -> Result<(), E> {
-    let names = &wanted.names.value;
+    let (names, retention) = (&wanted.names.value, wanted.retention.value);
     for name in made {
-        take(&Step::Retain(wanted.retention.value), name, client, wait)?;
-        for attribute in wanted.search_attributes.iter().filter(|_| names.contains(name)) {
-            take(&Step::Add(attribute), name, client, wait)?;
-        }
+        take(&Step::Retain(retention), name, client, wait)?;
     }
-    if !wanted.ask_for_something() {
-        return Ok(());
-    }
-    for name in names.iter().filter(|name| !made.contains(name)) {
-        for step in steps(wanted, name, describe(name, client, wait)?.as_ref())? {
+    for name in names {
+        // Made before it is asked for: the server remembers for a while what
+        // was not there.
+        let is_bare = made.contains(name) || name != DEFAULT_NAMESPACE && create(name, retention, client, wait)?;
+        let found = match is_bare {
+            true => Found { retention: Some(retention), attributes: Vec::new() },
+            false if wanted.ask_for_more_than_names() => describe(name, client, wait)?,
+            false => continue,
+        };
+        for step in steps(wanted, name, &found)? {
             take(&step, name, client, wait)?;
         }
     }
@@ -75,14 +81,9 @@ pub fn establish<E: From<Error>>(
 }
 
 /// What makes the namespace, as it was found, what is wanted.
-fn steps<'a>(wanted: &'a Namespaces, name: &str, found: Option<&Found>) -> Result<Vec<Step<'a>>> {
-    let (retention, attributes) = (wanted.retention.value, &wanted.search_attributes);
-    let Some(found) = found else {
-        let add = attributes.iter().map(Step::Add);
-        return Ok([Step::Create(retention)].into_iter().chain(add).collect());
-    };
+fn steps<'a>(wanted: &'a Namespaces, name: &str, found: &Found) -> Result<Vec<Step<'a>>> {
     let mut steps = Vec::new();
-    for attribute in attributes {
+    for attribute in &wanted.search_attributes {
         match found.attributes.iter().find(|other| other.name == attribute.name) {
             None => steps.push(Step::Add(attribute)),
             Some(other) if other == attribute => {}
@@ -93,6 +94,7 @@ fn steps<'a>(wanted: &'a Namespaces, name: &str, found: Option<&Found>) -> Resul
             }
         }
     }
+    let retention = wanted.retention.value;
     if wanted.retention.source.is_explicit() && found.retention != Some(retention) {
         steps.push(Step::Retain(retention));
     }
@@ -100,38 +102,58 @@ fn steps<'a>(wanted: &'a Namespaces, name: &str, found: Option<&Found>) -> Resul
 }
 
 fn take<E: From<Error>>(step: &Step<'_>, name: &str, client: Client<'_>, wait: Wait<'_, E>) -> Result<(), E> {
-    let seconds = |duration: &Duration| format!("{}s", duration.as_secs());
-    let (action, answer) = match step {
-        Step::Create(retention) => {
-            let retention = seconds(retention);
-            let answer = client.call(name, &["namespace", "create", "--retention", &retention], wait)?;
-            (format!("make the namespace {name}"), answer)
+    let deadline = after(UNKNOWN_LIMIT);
+    loop {
+        match client.call(name, &step.arguments(), wait)? {
+            Ok(_) => return Ok(()),
+            // Whoever asked for the namespace before it was made has left it
+            // unknown for a while.
+            Err(why) if why.contains("is not found") && Instant::now() < deadline => wait(after(RETRY))?,
+            Err(why) => return Err(Error::new(format!("cannot {}: {why}", step.in_words(name))).into()),
         }
-        Step::Retain(retention) => {
-            let retention = seconds(retention);
-            let answer = client.call(name, &["namespace", "update", "--retention", &retention], wait)?;
-            (format!("set the retention of namespace {name} to {retention}"), answer)
-        }
-        // One at a time: of several in one call Temporal 1.9.1 makes one.
-        Step::Add(attribute) => {
-            let words = ["search-attribute", "create", "--name", &attribute.name, "--type", attribute.kind.name()];
-            let answer = client.call(name, &words, wait)?;
-            (format!("make the search attribute {attribute} in namespace {name}"), answer)
-        }
-    };
-    match answer {
-        Ok(_) => Ok(()),
-        // Another `run` was faster.
-        Err(why) if matches!(step, Step::Create(_)) && why.contains("already exists") => Ok(()),
-        Err(why) => Err(Error::new(format!("cannot {action}: {why}")).into()),
     }
 }
 
-/// What the namespace has; None where there is none.
-fn describe<E: From<Error>>(name: &str, client: Client<'_>, wait: Wait<'_, E>) -> Result<Option<Found>, E> {
+impl Step<'_> {
+    fn arguments(&self) -> Vec<String> {
+        match self {
+            Step::Retain(retention) => {
+                vec!["namespace".into(), "update".into(), "--retention".into(), seconds(*retention)]
+            }
+            // One at a time: of several in one call Temporal 1.9.1 makes one.
+            Step::Add(SearchAttribute { name, kind }) => {
+                ["search-attribute", "create", "--name", name, "--type", kind.name()].map(str::to_owned).to_vec()
+            }
+        }
+    }
+
+    fn in_words(&self, name: &str) -> String {
+        match self {
+            Step::Retain(retention) => format!("set the retention of namespace {name} to {}", seconds(*retention)),
+            Step::Add(attribute) => format!("make the search attribute {attribute} in namespace {name}"),
+        }
+    }
+}
+
+/// As the CLI takes it.
+fn seconds(duration: Duration) -> String {
+    format!("{}s", duration.as_secs())
+}
+
+/// Makes the namespace; false where it is there already.
+fn create<E: From<Error>>(name: &str, retention: Duration, client: Client<'_>, wait: Wait<'_, E>) -> Result<bool, E> {
+    let arguments = ["namespace", "create", "--retention", &seconds(retention)];
+    match client.call(name, &arguments, wait)? {
+        Ok(_) => Ok(true),
+        Err(why) if why.contains("already exists") => Ok(false),
+        Err(why) => Err(Error::new(format!("cannot make the namespace {name}: {why}")).into()),
+    }
+}
+
+/// What a namespace has.
+fn describe<E: From<Error>>(name: &str, client: Client<'_>, wait: Wait<'_, E>) -> Result<Found, E> {
     match client.call(name, &["namespace", "describe", "--output", "json"], wait)? {
-        Ok(text) => Ok(Some(parse(&text))),
-        Err(why) if why.contains("not found") => Ok(None),
+        Ok(text) => Ok(parse(&text)),
         Err(why) => Err(Error::new(format!("cannot look at namespace {name}: {why}")).into()),
     }
 }
@@ -169,7 +191,7 @@ impl Client<'_> {
     fn call<E: From<Error>>(
         &self,
         namespace: &str,
-        arguments: &[&str],
+        arguments: &[impl AsRef<OsStr>],
         wait: Wait<'_, E>,
     ) -> Result<Result<String, String>, E> {
         let mut command = self.command(namespace, arguments);
@@ -185,7 +207,7 @@ impl Client<'_> {
         Ok(call.result())
     }
 
-    fn command(&self, namespace: &str, arguments: &[&str]) -> Command {
+    fn command(&self, namespace: &str, arguments: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(self.executable);
         command.arg("operator").args(arguments).arg(format!("--namespace={namespace}"));
         command.arg("--address").arg(self.address.to_string());
@@ -287,20 +309,20 @@ mod tests {
         let hour = Duration::from_secs(3600);
         let by_default = wanted(given(), Source::Default);
         let [amount, country] = by_default.search_attributes.as_slice() else { panic!() };
-        let all = [Step::Create(hour), Step::Add(amount), Step::Add(country)];
-        assert_eq!(steps(&by_default, "orders", None).unwrap(), all);
+        let bare = Found { retention: Some(hour), attributes: Vec::new() };
+        assert_eq!(steps(&by_default, "orders", &bare).unwrap(), [Step::Add(amount), Step::Add(country)]);
         let found = parse(DESCRIBED);
-        assert_eq!(steps(&by_default, "orders", Some(&found)).unwrap(), [Step::Add(country)]);
+        assert_eq!(steps(&by_default, "orders", &found).unwrap(), [Step::Add(country)]);
         let asked = wanted(given(), Source::Flag("retention"));
-        assert_eq!(steps(&asked, "orders", Some(&found)).unwrap(), [Step::Add(country), Step::Retain(hour)]);
+        assert_eq!(steps(&asked, "orders", &found).unwrap(), [Step::Add(country), Step::Retain(hour)]);
         let same = Found { retention: Some(hour), attributes: given() };
-        assert_eq!(steps(&asked, "orders", Some(&same)).unwrap(), []);
+        assert_eq!(steps(&asked, "orders", &same).unwrap(), []);
     }
 
     #[test]
     fn another_type_of_the_same_attribute_is_an_error_that_names_both() {
         let asked = wanted(vec![attribute("Amount", Kind::Text)], Source::Default);
-        let error = steps(&asked, "orders", Some(&parse(DESCRIBED))).unwrap_err();
+        let error = steps(&asked, "orders", &parse(DESCRIBED)).unwrap_err();
         assert!(error.message().contains("Amount=Text") && error.message().contains("Amount=Int"), "{error}");
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Setting, Source};
+use super::Setting;
 
 /// Temporal itself makes this one, at every start.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -31,10 +31,12 @@ impl Namespaces {
 
     /// Whether Temporal alone would not see to it.
     pub fn ask_for_something(&self) -> bool {
-        let is_made = |name: &String| name == DEFAULT_NAMESPACE;
-        !self.names.value.iter().all(is_made)
-            || !self.search_attributes.is_empty()
-            || self.retention.source != Source::Default
+        self.names.value.iter().any(|name| name != DEFAULT_NAMESPACE) || self.ask_for_more_than_names()
+    }
+
+    /// Whether it matters what a namespace has that is there.
+    pub fn ask_for_more_than_names(&self) -> bool {
+        !self.search_attributes.is_empty() || self.retention.source.is_explicit()
     }
 }
 

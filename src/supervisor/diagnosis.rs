@@ -111,8 +111,8 @@ fn hint(cause: Option<Cause>, fault: Option<&Fault>, database: Option<&Path>, lo
         }
         (Some(Cause::NotADatabase), Some(path), _) => {
             format!(
-                "{path} cannot be used as a database; to start over, move it away, with {path}-wal and {path}-shm \
-                 where they exist: its workflows are in them"
+                "{path} cannot be used as a database; to start over, move it away with its -wal and -shm: \
+                 its workflows are in them"
             )
         }
         (Some(Cause::DatabaseNotWritable), Some(path), _) => {

@@ -22,6 +22,8 @@
 //!     fork                       leave a grandchild in the process group
 //!     operator-says TEXT         calls of `operator` fail with this text
 //!     operator-hangs             they never end
+//!     operator-forgets           a search attribute is refused at first, as
+//!                                if its namespace were not there
 //!
 //! `never-serve`, `hang`, `wait-to-listen`, `ignore-term` and `operator-...` are
 //! looked up each time, the others
@@ -160,6 +162,9 @@ fn operate(subject: &str, action: &str, options: &[&str]) {
             let (_, attributes) = found.split_once('\n').unwrap_or_default();
             format!("{}\n{attributes}", given("--retention"))
         }
+        ("search-attribute", "create", _) if behaviour("operator-forgets").is_some() && forgot(name) => {
+            complain(&format!("unable to get existing search attributes: Namespace {name} is not found."))
+        }
         ("search-attribute", "create", Some(found)) => format!("{found}{}={}\n", given("--name"), given("--type")),
         _ => complain("unknown command"),
     };
@@ -167,6 +172,11 @@ fn operate(subject: &str, action: &str, options: &[&str]) {
         complain(&format!("cannot write {}: {error}", file.display()));
     }
     println!("done");
+}
+
+/// The first time.
+fn forgot(name: &str) -> bool {
+    fs::File::create_new(directory().join(format!("forgot-{name}"))).is_ok()
 }
 
 fn describe(name: &str, found: &str) {
