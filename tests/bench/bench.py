@@ -96,7 +96,7 @@ class Bench:
         self.rounds = rounds
         self.processes = []
         self.rows = []
-        self.load = os.getloadavg()[0]
+        self.busyness = os.getloadavg()[0]
         self.figures = {}
         self.archive = self.find_archive()
         self.temporal = scratch / "temporal"
@@ -546,13 +546,13 @@ asyncio.run(main())
         lines = [head, ["---"] * len(head), *self.rows]
         table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
         # One of two cores taken by others is enough to double a start.
-        busy = " (**busy: the ratios say little**)" if self.load > 0.5 else ""
+        busy = " (**busy: the ratios say little**)" if self.busyness > 0.5 else ""
         version = output_of([str(self.binary), "--version"]).decode().strip()
         return (
             f"# {version} beside its alternatives\n\n"
             f"{platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} cores; "
             f"Temporal CLI {VERSION}; medians of {self.rounds} rounds, the candidates taking turns in each. "
-            f"Load of the machine before: {self.load:.1f}{busy}.\n\n"
+            f"Load of the machine before: {self.busyness:.1f}{busy}.\n\n"
             f"{table}\n"
         )
 

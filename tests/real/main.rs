@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod database;
 mod faults;
 mod journey;
 mod never;

@@ -6,12 +6,16 @@
     workflows.py read ID             result and history of one that ended earlier
     workflows.py stream              a worker, and workflow after workflow until
                                      stdin ends; then every one is checked
+    workflows.py starts PREFIX       starts workflows, several at a time, until
+                                     it is killed; a line for each acknowledged id
+    workflows.py present             the ids on stdin that the server knows
 
-Each prints one object of JSON. The address comes from the environment, as in
+But for `starts`, each prints one object of JSON. The address comes from the environment, as in
 any program that uses the SDK's environment configuration.
 """
 
 import asyncio
+import itertools
 import json
 import os
 import sys
@@ -25,6 +29,9 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 
 QUEUE = "stigmer-test"
+# Nobody works on these.
+IDLE_QUEUE = "stigmer-idle"
+STARTERS = 8
 # A server that was killed is back in a second; one that is not is a failure.
 PATIENCE_SECONDS = 60
 STREAM_INTERVAL_SECONDS = 0.1
@@ -68,6 +75,10 @@ async def main(arguments):
             return await outcome(await connect(), id)
         case ["stream"]:
             return await stream()
+        case ["starts", prefix]:
+            return await starts(prefix)
+        case ["present"]:
+            return await present(sys.stdin.read().split())
     sys.exit(__doc__)
 
 
@@ -136,6 +147,32 @@ async def stream():
             for event in ["activity_task_completed", "timer_fired", "workflow_execution_completed"]:
                 assert told["history"].count(event) == 1, told
     return {"completed": len(ids)}
+
+
+async def starts(prefix):
+    client = await connect()
+
+    async def lane(number):
+        for count in itertools.count():
+            id = f"{prefix}-{number}-{count}"
+            await client.start_workflow(Greeting.run, args=[id, 0.0], id=id, task_queue=IDLE_QUEUE)
+            # One write for a line: a kill must not leave half of one.
+            os.write(1, f"{id}\n".encode())
+
+    await asyncio.gather(*(lane(number) for number in range(STARTERS)))
+
+
+async def present(ids):
+    client = await connect()
+    found = 0
+    for id in ids:
+        try:
+            await client.get_workflow_handle(id).describe()
+            found += 1
+        except RPCError as error:
+            if error.status != RPCStatusCode.NOT_FOUND:
+                raise
+    return {"asked": len(ids), "present": found}
 
 
 if __name__ == "__main__":
