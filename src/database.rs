@@ -108,7 +108,7 @@ impl Database {
     /// To be called before each start: marks a database that is about to be made.
     pub fn prepare(&self) -> Result<()> {
         let mark = self.mark();
-        let failed = |cause: io::Error| Error::io("create", mark.display(), &cause);
+        let failed = |cause: io::Error| Error::io_in_home("create", &mark, &cause);
         match self.making() {
             // Of another file, which is gone.
             Making::Finished if self.path.exists() => own_file::remove_if_present(&mark).map_err(failed)?,
@@ -179,7 +179,7 @@ impl Database {
             let (from, to) = (with_suffix(&self.path, suffix), with_suffix(&aside, suffix));
             match fs::rename(&from, &to) {
                 Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io("move away", from.display(), &cause));
+                    return Err(Error::io_in_home("move away", &from, &cause));
                 }
                 _ => {}
             }

@@ -1,21 +1,22 @@
 //! The one error type, and the words for causes that come from the system.
 //!
-//! An error says what failed, on what, why, and what to do next; it is worded
-//! once, where the object is known, and printed once, in `main`.
+//! An error says what failed, on what, why, and what to do next. It is worded
+//! once, where the object is known; nothing here guesses what that is.
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 const PREFIX: &str = "error: ";
 const LOG_PREFIX: &str = "  | ";
 const HINT_PREFIX: &str = "hint: ";
-const IN_THE_WAY: &str = "something else is in the way there; move it, or set STIGMER_HOME to another directory";
+const IN_THE_WAY: &str = "something else is in the way; move it, or set STIGMER_HOME to another directory";
 
 /// A failure as the user reads it: `error: WHAT: WHY`, the end of Temporal's
 /// log where it explains the failure, and `hint: WHAT TO DO`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Error {
     message: String,
     hint: Option<String>,
@@ -49,27 +50,38 @@ impl Error {
         Error::new(message).with_exit_code(2)
     }
 
-    /// "cannot ACTION OBJECT: CAUSE" for a failed system call.
+    /// "cannot ACTION OBJECT: CAUSE" for a failed system call. What to do about
+    /// it only the caller knows, unless it is a limit of this process.
     pub fn io(action: &str, object: impl fmt::Display, cause: &io::Error) -> Error {
         let error = Error::new(format!("cannot {action} {object}: {}", reason(cause)));
-        match cause.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                error.hint("free some space, or set STIGMER_HOME to a directory on another disk")
-            }
-            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-                error.hint("make it writable for you, or set STIGMER_HOME to a directory that is")
-            }
-            io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory | io::ErrorKind::NotSeekable => {
-                error.hint(IN_THE_WAY)
-            }
-            io::ErrorKind::FileTooLarge => error.hint("the limit of a file's size is too low here: ulimit -f"),
-            _ if matches!(cause.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+        match (cause.kind(), cause.raw_os_error()) {
+            (io::ErrorKind::FileTooLarge, _) => error.hint("the limit of a file's size is too low here: ulimit -f"),
+            (_, Some(libc::EMFILE | libc::ENFILE)) => {
                 error.hint("too many files are open here: ulimit -n raises the limit, closing others helps too")
             }
-            // A link; a FIFO.
-            _ if matches!(cause.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) => error.hint(IN_THE_WAY),
             _ => error,
         }
+    }
+
+    /// The same for a file of stigmer's own, where another home is a way out.
+    pub fn io_in_home(action: &str, path: &Path, cause: &io::Error) -> Error {
+        let error = Error::io(action, path.display(), cause);
+        let hint = match cause.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                "free some space, or set STIGMER_HOME to a directory on another disk"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "give yourself access to it, or set STIGMER_HOME to a directory of your own"
+            }
+            io::ErrorKind::ReadOnlyFilesystem => {
+                "make its disk writable, or set STIGMER_HOME to a directory on another one"
+            }
+            io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory | io::ErrorKind::NotSeekable => IN_THE_WAY,
+            // A link; a FIFO.
+            _ if matches!(cause.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) => IN_THE_WAY,
+            _ => return error,
+        };
+        error.hint(hint)
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Error {
@@ -140,7 +152,7 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
-/// The cause in words: what the system says, without "(os error N)" behind it.
+/// The cause in words: what the system says, without "(os error N)" after it.
 pub fn reason(cause: &io::Error) -> String {
     let text = cause.to_string();
     let text = match text.find(" (os error ") {
@@ -149,7 +161,7 @@ pub fn reason(cause: &io::Error) -> String {
     };
     let mut characters = text.chars();
     match characters.next() {
-        // "Permission denied" reads as "permission denied" behind a colon; "I/O" stays.
+        // "Permission denied" reads as "permission denied" after a colon; "I/O" stays.
         Some(first) if !text[first.len_utf8()..].starts_with(char::is_uppercase) && !text.starts_with("I/O") => {
             first.to_lowercase().chain(characters).collect()
         }
@@ -162,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_system_cause_is_told_without_its_number() {
+    fn a_cause_from_the_system_is_worded_without_its_number() {
         let cause = io::Error::from_raw_os_error(libc::ENOENT);
         assert_eq!(reason(&cause), "no such file or directory");
     }
@@ -179,9 +191,22 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_hints_at_another_place() {
-        let cause = io::Error::from_raw_os_error(libc::ENOSPC);
-        assert!(Error::io("write", "/x", &cause).to_string().contains("STIGMER_HOME"));
+    fn another_home_is_suggested_for_files_of_the_home_alone() {
+        for (number, way_out) in [
+            (libc::ENOSPC, "free some space"),
+            (libc::EDQUOT, "free some space"),
+            (libc::EACCES, "give yourself access"),
+            (libc::EROFS, "writable"),
+            (libc::EISDIR, "move it"),
+            (libc::ENOTDIR, "move it"),
+            (libc::ELOOP, "move it"),
+            (libc::ENXIO, "move it"),
+        ] {
+            let cause = io::Error::from_raw_os_error(number);
+            let hint = Error::io_in_home("write", Path::new("/x"), &cause).hint.unwrap();
+            assert!(hint.contains(way_out) && hint.contains("STIGMER_HOME"), "{number}: {hint}");
+            assert_eq!(Error::io("write", "/x", &cause).hint, None, "{number}");
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Lock {
         match file.try_lock() {
             Ok(()) => Ok(Some(Lock { file })),
             Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(cause)) => Err(Error::io("lock", path.display(), &cause)),
+            Err(TryLockError::Error(cause)) => Err(Error::io_in_home("lock", path, &cause)),
         }
     }
 
@@ -43,7 +43,7 @@ impl Lock {
         match file.try_lock_shared() {
             Ok(()) => Ok(Some(Lock { file })),
             Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(cause)) => Err(Error::io("lock", path.display(), &cause)),
+            Err(TryLockError::Error(cause)) => Err(Error::io_in_home("lock", path, &cause)),
         }
     }
 
@@ -87,7 +87,7 @@ impl Lock {
 
 fn open(path: &Path) -> Result<File> {
     own_file::open(path, File::options().read(true).write(true).create(true).truncate(false))
-        .map_err(|cause| Error::io("open the lock", path.display(), &cause))
+        .map_err(|cause| Error::io_in_home("open the lock", path, &cause))
 }
 
 #[cfg(test)]

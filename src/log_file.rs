@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -25,7 +25,7 @@ pub fn open(path: &Path) -> Result<File> {
         for number in (1..KEPT).rev() {
             let _ = fs::rename(numbered(path, number), numbered(path, number + 1));
         }
-        fs::rename(path, numbered(path, 1)).map_err(|cause| Error::io("rotate", path.display(), &cause))?;
+        fs::rename(path, numbered(path, 1)).map_err(|cause| Error::io_in_home("rotate", path, &cause))?;
     }
     File::options()
         .append(true)
@@ -33,12 +33,17 @@ pub fn open(path: &Path) -> Result<File> {
         .mode(0o600)
         .custom_flags(NO_WAITING)
         .open(path)
-        .map_err(|cause| Error::io("open the log", path.display(), &cause))
+        .map_err(|cause| Error::io_in_home("open the log", path, &cause))
 }
 
 /// Opens a log to be read.
 pub fn open_to_read(path: &Path) -> io::Result<File> {
-    File::options().read(true).custom_flags(NO_WAITING).open(path)
+    let file = File::options().read(true).custom_flags(NO_WAITING).open(path)?;
+    let kind = file.metadata()?.file_type();
+    match kind.is_dir() || kind.is_fifo() {
+        true => Err(io::Error::new(io::ErrorKind::NotSeekable, "not a file")),
+        false => Ok(file),
+    }
 }
 
 fn numbered(path: &Path, number: u32) -> PathBuf {

@@ -29,7 +29,7 @@ pub fn create_root(path: &Path) -> Result<u32> {
     let owner = metadata.uid();
     path.ancestors().try_for_each(|above| check_link(above, owner))?;
     if owner != me {
-        let way = std::fs::canonicalize(path).map_err(|cause| Error::io("read", path.display(), &cause))?;
+        let way = std::fs::canonicalize(path).map_err(|cause| Error::io_in_home("read", path, &cause))?;
         way.ancestors().skip(1).try_for_each(|above| check(above, &read(above)?, STICKY, |_| true))?;
     }
     Ok(owner)
@@ -45,7 +45,7 @@ pub fn create_below(path: &Path, owner: u32) -> Result<()> {
 /// Opens the directory `path` of a home that belongs to `owner`: what was looked
 /// at is what is held, whatever has the name by then.
 pub fn hold(path: &Path, owner: u32) -> Result<File> {
-    let failed = |cause| Error::io("read", path.display(), &cause);
+    let failed = |cause| Error::io_in_home("read", path, &cause);
     let directory = File::open(path).map_err(failed)?;
     check(path, &directory.metadata().map_err(failed)?, 0, |other| is_trusted(other, owner))?;
     Ok(directory)
@@ -77,7 +77,7 @@ fn check_link(path: &Path, owner: u32) -> Result<()> {
 }
 
 fn read(path: &Path) -> Result<Metadata> {
-    std::fs::metadata(path).map_err(|cause| Error::io("read", path.display(), &cause))
+    std::fs::metadata(path).map_err(|cause| Error::io_in_home("read", path, &cause))
 }
 
 /// The owner must be one whom `is_trusted` accepts. Others may write only where
@@ -111,7 +111,7 @@ fn of_another_user(path: &Path, owner: u32) -> Error {
 
 fn create(path: &Path) -> Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|cause| {
-        let error = Error::io("create the directory", path.display(), &cause);
+        let error = Error::io_in_home("create the directory", path, &cause);
         match path.exists() {
             true => error.hint(format!("{} is in the way; move it, or set STIGMER_HOME", path.display())),
             false => error,

@@ -51,7 +51,7 @@ fn logs(typed: &Typed) -> Result<u8> {
             return Err(Error::new(format!("cannot show the log {}: it does not exist yet", path.display()))
                 .hint("Temporal writes it while it runs: stigmer local start"));
         }
-        Err(cause) => return Err(Error::io("read", path.display(), &cause)),
+        Err(cause) => return Err(Error::io_in_home("read", &path, &cause)),
     };
     match show(&path, &mut file, follow, lines) {
         // The reader has seen enough.

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -90,9 +91,9 @@ impl<'a> Download<'a> {
                 let open = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
                 let file = open.map_err(|cause| match cause.kind() {
                     io::ErrorKind::NotFound => missing(asset, location),
-                    _ => Error::io("read", path.display(), &cause),
+                    _ => unreadable(path, &cause),
                 })?;
-                let metadata = file.metadata().map_err(|cause| Error::io("read", path.display(), &cause))?;
+                let metadata = file.metadata().map_err(|cause| unreadable(path, &cause))?;
                 if !metadata.is_file() {
                     return Err(Error::new(format!("cannot read {}: it is no file", path.display()))
                         .hint("check --mirror; it must hold v1.9.1/temporal_cli_1.9.1_...tar.gz"));
@@ -370,6 +371,15 @@ fn backoff(failures: u32, jitter: f64) -> Duration {
 fn jitter() -> f64 {
     let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
     f64::from(nanoseconds % 1_000_003) / 1_000_003.0
+}
+
+/// The error of a file in a directory used as a mirror.
+fn unreadable(path: &Path, cause: &io::Error) -> Error {
+    Error::io("read", path.display(), cause).hint(match cause.kind() {
+        io::ErrorKind::PermissionDenied => "make it readable for you, or name another place with --mirror",
+        io::ErrorKind::NotADirectory => "check --mirror; it must name a directory that holds this file",
+        _ => "copy the release there again, or name another place with --mirror",
+    })
 }
 
 fn missing(asset: &Asset, location: &Location) -> Error {

@@ -139,9 +139,9 @@ fn partial_path(home: &Home) -> PathBuf {
 /// Clears away what a killed run left.
 fn remove_leftovers(home: &Home) -> Result<()> {
     let partial = partial_path(home);
-    own_file::remove_if_present(&partial).map_err(|cause| Error::io("remove", partial.display(), &cause))?;
+    own_file::remove_if_present(&partial).map_err(|cause| Error::io_in_home("remove", &partial, &cause))?;
     receipt::recover(&home.installation.receipt(), &home.installation.executable())
-        .map_err(|cause| Error::io("update", home.installation.receipt().display(), &cause))
+        .map_err(|cause| Error::io_in_home("update", &home.installation.receipt(), &cause))
 }
 
 struct Installer<'a> {
@@ -278,7 +278,7 @@ fn explain(failure: Failure, location: &Location, partial: &Path) -> Error {
                 }
             })
         }
-        Failure::Write(cause) => Error::io("write", partial.display(), &cause),
+        Failure::Write(cause) => Error::io_in_home("write", partial, &cause),
         Failure::NoSpace { needed, free } => {
             let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
             Error::new(format!(
@@ -302,7 +302,7 @@ struct Partial<'a> {
 
 impl<'a> Partial<'a> {
     fn create(path: &'a Path) -> Result<Partial<'a>> {
-        let failed = |cause: io::Error| Error::io("create", path.display(), &cause);
+        let failed = |cause: io::Error| Error::io_in_home("create", path, &cause);
         let removed_on_signal = sys::remove_on_signal(path).map_err(failed)?;
         let file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
         Ok(Partial { path, file, _removed_on_signal: removed_on_signal })
@@ -317,7 +317,7 @@ impl<'a> Partial<'a> {
             file.rewind()?;
             Ok(file)
         };
-        restart().map_err(|cause| Error::io("write", self.path.display(), &cause))
+        restart().map_err(|cause| Error::io_in_home("write", self.path, &cause))
     }
 
     /// Makes the verified file executable and durable, and gives it its final
@@ -340,7 +340,7 @@ impl<'a> Partial<'a> {
             // The names are on disk when the directory is.
             File::open(&home.installation.directory)?.sync_all()
         };
-        place().map_err(|cause| Error::io("install Temporal to", home.installation.executable().display(), &cause))
+        place().map_err(|cause| Error::io_in_home("install Temporal to", &home.installation.executable(), &cause))
     }
 }
 

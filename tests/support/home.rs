@@ -253,7 +253,11 @@ impl Home {
     pub fn describe(&self) -> String {
         let mut text = String::new();
         for name in ["logs/temporal.log", "logs/daemon.log", "run/daemon.state", "bin/temporal.receipt"] {
-            if let Ok(content) = fs::read(self.path().join(name)) {
+            let path = self.path().join(name);
+            // A FIFO that a test put there would be waited for.
+            if path.is_file()
+                && let Ok(content) = fs::read(&path)
+            {
                 let _ = writeln!(text, "--- {name}\n{}", tail(&content));
             }
         }
