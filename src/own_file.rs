@@ -1,23 +1,23 @@
 //! The small files that stigmer keeps for itself: locks, state, receipt.
 //!
-//! Whatever lies in their place is not followed when it is a link, and not
-//! waited for when it is a FIFO: it is an error.
+//! A link in their place is not followed, and a FIFO not waited for: either is
+//! an error.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Opens `path` as `options` say; a file that is made is the user's alone.
+/// Opens `path` as `options` say; a file that this creates is private to the user.
 pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let file = options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::new(io::ErrorKind::NotSeekable, "it is no file")),
+        false => Err(io::Error::new(io::ErrorKind::NotSeekable, "not a file")),
     }
 }
 
-/// A new file at `path`, in the place of what is there.
+/// A new file at `path`, in place of whatever is there.
 pub fn create(path: &Path) -> io::Result<File> {
     remove_if_present(path)?;
     open(path, File::options().write(true).create_new(true))
@@ -45,7 +45,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn what_is_no_file_is_neither_followed_nor_waited_for() {
+    fn what_is_not_a_file_is_neither_followed_nor_waited_for() {
         let directory = Scratch::new();
         let (victim, link, fifo) = (directory.join("victim"), directory.join("link"), directory.join("fifo"));
         create(&victim).unwrap().write_all(b"precious").unwrap();

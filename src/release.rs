@@ -15,7 +15,7 @@ use crate::pinned;
 pub struct Version(String);
 
 impl Version {
-    /// Takes `1.2.3`, `v1.2.3` and `1.2.3-rc.1`. Strict, because the text
+    /// Accepts `1.2.3`, `v1.2.3` and `1.2.3-rc.1`. Strict, because the text
     /// becomes part of URLs and paths.
     pub fn parse(text: &str) -> Option<Version> {
         let text = text.strip_prefix('v').unwrap_or(text);
@@ -132,7 +132,7 @@ impl Pin {
 
 /// The digest of `asset` in the text of a `checksums.txt`: lines of
 /// `<64 hex digits>  <name>`, or `*<name>` as sha256sum writes binary files.
-/// None also when two lines differ about it.
+/// Also None when two lines disagree about it.
 pub fn digest_in_checksums(text: &str, asset: &str) -> Option<Digest> {
     let mut found = None;
     for line in text.lines() {
@@ -152,7 +152,7 @@ pub fn digest_in_checksums(text: &str, asset: &str) -> Option<Digest> {
 /// Where releases come from: `<base>/v<version>/<asset>`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Mirror {
-    /// http or https, without a slash at the end.
+    /// http or https, without a trailing slash.
     Url(String),
     Directory(PathBuf),
 }
@@ -162,7 +162,7 @@ impl Mirror {
         Mirror::Url("https://github.com/temporalio/cli/releases/download".into())
     }
 
-    /// A URL when it has a scheme, else a directory.
+    /// A URL where there is a scheme, else a directory.
     pub fn parse(text: &OsStr) -> Result<Mirror, &'static str> {
         let url = text.to_str().unwrap_or_default();
         let Some((scheme, rest)) = url.split_once("://") else {
@@ -172,7 +172,7 @@ impl Mirror {
             "file" if rest.starts_with('/') => Ok(Mirror::Directory(rest.into())),
             "http" | "https" if rest.is_empty() || rest.starts_with(['/', '?', '#']) => Err("the host is missing"),
             "http" | "https" if url.contains(['?', '#']) || !url.bytes().all(|b| b.is_ascii_graphic()) => {
-                Err("a base URL cannot contain a query, a fragment or white space")
+                Err("a base URL cannot contain a query, a fragment or whitespace")
             }
             "http" | "https" => Ok(Mirror::Url(url.trim_end_matches('/').into())),
             _ => Err("only http, https and directories are supported"),

@@ -1,48 +1,47 @@
-//! Whether a file is something that this machine can execute, told before the
-//! system says no more than "exec format error".
+//! Whether this machine can execute a file, decided before the system reports
+//! no more than "exec format error".
 
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::release::Platform;
 
 /// How executables begin: ELF, Mach-O for one and for several platforms,
-/// scripts, and Windows' programs, which are told as such.
+/// scripts, and Windows programs, which are reported as such.
 const MAGICS: [&[u8]; 5] = [b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"#!", b"MZ"];
 
-/// Checks `path`, which `named_by` told us to use.
+/// Checks `path`, which is to be used because of `named_by`.
 pub fn check(path: &Path, named_by: &str) -> Result<()> {
     let failed = |why: &str| Error::new(format!("cannot use {} ({named_by}): {why}", path.display()));
-    let metadata = fs::metadata(path).map_err(|cause| {
-        let why = crate::error::reason(&cause);
-        failed(&why).hint("give the path of a Temporal CLI executable")
-    })?;
-    if !metadata.is_file() {
-        return Err(failed("it is no file").hint("give the path of a Temporal CLI executable"));
-    }
+    let unfit = |why: &str| Err(failed(why).hint("give the path of a Temporal CLI executable"));
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => metadata,
+        Ok(_) => return unfit("not a file"),
+        Err(cause) => return unfit(&reason(&cause)),
+    };
     if metadata.permissions().mode() & 0o111 == 0 {
-        return Err(failed("it is not executable").hint(format!("chmod +x {}", path.display())));
+        return Err(failed("not executable").hint(format!("chmod +x {}", path.display())));
     }
     let mut start = Vec::new();
-    // An executable that may not be read is still one.
+    // An executable that may not be read can still be executed.
     let Ok(_) = File::open(path).and_then(|file| file.take(20).read_to_end(&mut start)) else { return Ok(()) };
     if !MAGICS.iter().any(|magic| start.starts_with(magic)) {
         // The system would have a shell run it, line by line.
-        return Err(failed("it is neither a program nor a script").hint("give the path of a Temporal CLI executable"));
+        return unfit("neither a program nor a script");
     }
     match (built_for(&start), Platform::current()) {
         (Some(built_for), Ok(this)) if built_for != this => {
-            Err(failed(&format!("it is built for {built_for}, this machine is {this}"))
+            Err(failed(&format!("built for {built_for}, but this machine is {this}"))
                 .hint("get the executable for this platform"))
         }
         _ => Ok(()),
     }
 }
 
-/// The platform that an ELF or Mach-O file begins to name; None for all else.
+/// The platform that the start of an ELF, Mach-O or Windows file names.
 fn built_for(start: &[u8]) -> Option<Platform> {
     let half = |at: usize| Some(u16::from_le_bytes([*start.get(at)?, *start.get(at + 1)?]));
     let platform = |os, arch| Some(Platform { os, arch });
@@ -69,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn executables_tell_what_they_are_built_for() {
+    fn executables_name_the_platform_they_are_built_for() {
         let elf = |machine: u8| [&b"\x7fELF"[..], &[0; 14], &[machine, 0]].concat();
         let name = |start: &[u8]| built_for(start).map(|platform| platform.to_string());
         assert_eq!(name(&elf(62)).unwrap(), "linux/amd64");
