@@ -1,9 +1,11 @@
-//! SHA-256 of what passes by.
+//! SHA-256 of the bytes that a reader hands on.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 
 use sha2::{Digest as _, Sha256};
+
+const BUFFER: usize = 64 << 10;
 
 /// A SHA-256 digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,31 +14,21 @@ pub struct Digest([u8; 32]);
 impl Digest {
     /// From 64 hexadecimal digits.
     pub fn parse(hex: &str) -> Option<Digest> {
-        let hex = hex.as_bytes();
-        let mut digest = [0; 32];
-        if hex.len() != 2 * digest.len() {
+        if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
-        for (byte, pair) in digest.iter_mut().zip(hex.chunks_exact(2)) {
-            let high = char::from(pair[0]).to_digit(16)?;
-            let low = char::from(pair[1]).to_digit(16)?;
-            *byte = (high << 4 | low) as u8;
+        let mut digest = [0; 32];
+        for (index, byte) in digest.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).ok()?;
         }
         Some(Digest(digest))
     }
 
-    /// The digest of all that `reader` still gives.
-    pub fn of(reader: &mut impl Read) -> io::Result<Digest> {
-        let mut hasher = Hasher::default();
-        let mut buffer = vec![0; 64 * 1024];
-        loop {
-            match reader.read(&mut buffer) {
-                Ok(0) => return Ok(hasher.finish()),
-                Ok(count) => hasher.update(&buffer[..count]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+    /// The digest of everything left in `reader`.
+    pub fn of(reader: impl Read) -> io::Result<Digest> {
+        let mut reader = BufReader::with_capacity(BUFFER, HashingReader::new(reader));
+        io::copy(&mut reader, &mut io::sink())?;
+        Ok(reader.into_inner().finish())
     }
 }
 
@@ -46,33 +38,20 @@ impl fmt::Display for Digest {
     }
 }
 
-#[derive(Default)]
-pub struct Hasher(Sha256);
-
-impl Hasher {
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    pub fn finish(self) -> Digest {
-        Digest(self.0.finalize().into())
-    }
-}
-
 /// Hashes what is read through it.
 pub struct HashingReader<R> {
     inner: R,
-    hasher: Hasher,
+    hasher: Sha256,
 }
 
 impl<R: Read> HashingReader<R> {
     pub fn new(inner: R) -> HashingReader<R> {
-        HashingReader { inner, hasher: Hasher::default() }
+        HashingReader { inner, hasher: Sha256::new() }
     }
 
     /// The digest of all that was read.
     pub fn finish(self) -> Digest {
-        self.hasher.finish()
+        Digest(self.hasher.finalize().into())
     }
 }
 
@@ -101,10 +80,10 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_the_reader_is_hashed() {
+    fn what_is_read_is_hashed() {
         let mut reader = HashingReader::new(&b"abc"[..]);
         io::copy(&mut reader, &mut io::sink()).unwrap();
         assert_eq!(reader.finish().to_string(), OF_ABC);
-        assert_eq!(Digest::of(&mut &b"abc"[..]).unwrap().to_string(), OF_ABC);
+        assert_eq!(Digest::of(&b"abc"[..]).unwrap().to_string(), OF_ABC);
     }
 }

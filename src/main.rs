@@ -11,10 +11,14 @@
 //!                    │
 //!  daemon/         one for each instance: occupancy, serve, detach, stop
 //!    ├── external      a Temporal elsewhere: reach it
-//!    ├── install/      find, install ──> Installed: an executable that may be run
+//!    ├── install/      find, fetch, put in place ──> Installed: an executable that may be run
+//!    │     fetch         a release ──> Fetched: verified, not yet in place
+//!    │     trust         what it must be
 //!    │     network       one request: proxy, certificates, redirects
 //!    │     download      the body, over connections that come and go
+//!    │     failure       why it failed, from the socket to the user
 //!    │     unpack        tar.gz ──> the executable, hashed on its way
+//!    │     partial       the file being made
 //!    │     executable    is it one, and for this machine?
 //!    │     receipt       what was installed, from where
 //!    ├── namespaces    made what they were asked to be, by the Temporal CLI

@@ -17,11 +17,11 @@ use crate::cli::Options;
 use crate::clock::{after, unix_time};
 use crate::config::{self, Config, DatabaseChoice, External, Managed};
 use crate::database::Database;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::events::{Event, Events, Halt};
 use crate::external;
 use crate::home::{Home, Instance};
-use crate::install::{self, Found};
+use crate::install::{self, Found, Installed};
 use crate::state::{self, Lifetime, Mode, Observed, Phase, Process, State};
 use crate::supervisor::{self, Plan, STOP_GRACE, Supervisor, orphan};
 use crate::sys::{self, SIGTERM};
@@ -147,10 +147,12 @@ fn serve_managed(
     }
     let installed = match install::find(config, home, terminal)? {
         Found::Usable(installed) => installed,
-        Found::Missing(present) => {
+        Found::Missing(fallback) => {
             // A port that is taken is reported before the download, not after it.
             supervisor::check_ports(config)?;
-            install::install(config, home, present, context.variable, terminal)?
+            let fetched = install::fetch(config, home, context.variable, terminal);
+            let installed = fetched.and_then(|fetched| fetched.put_in_place(terminal));
+            installed.or_else(|error| fall_back(error, fallback, terminal))?
         }
     };
     tenure.state.temporal_cli = Some(installed.executable.clone());
@@ -164,6 +166,14 @@ fn serve_managed(
     let directory = context.directory.clone();
     let plan = Plan { config, home, installed, database, directory };
     Ok(Supervisor::new(plan, events, terminal, tenure)?.run(on_ready)?)
+}
+
+/// Goes on with what is installed where the wanted version cannot be.
+fn fall_back(error: Error, fallback: Option<Installed>, terminal: &mut Terminal) -> Result<Installed> {
+    let Some(Installed { executable, version: Some(version) }) = fallback else { return Err(error) };
+    let text = format!("{}; using Temporal {version}, which is installed", error.message());
+    terminal.line(Mark::Warning, &text);
+    Ok(Installed { executable, version: Some(version) })
 }
 
 fn serve_external(

@@ -2,7 +2,7 @@
 //!
 //! `Download` is a plain `Read`: a dropped, reset or stalled connection is
 //! continued with a range request from where it was, and the decoder above
-//! never notices. It ends early only with a reason, kept in `stopped`.
+//! never notices. What cannot be continued ends it with a `Failure`.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,57 +14,118 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ureq::BodyReader;
 use ureq::http::{HeaderMap, Response};
 
-use super::network::{Client, Fault, io_cause};
-use crate::error::{Error, Result};
-use crate::release::{Asset, Location, without_credentials};
+use super::failure::Failure;
+use super::network::{Client, io_cause};
+use crate::error::{Error, reason};
+use crate::release::Location;
 use crate::terminal::Progress;
 
-/// Failures in a row, without progress between, after which we give up.
+/// Failures in a row, without progress in between, after which we give up.
 const MAX_FAILURES: u32 = 6;
-/// Bytes that make a failure forgotten. Fewer would keep us for days with a
-/// server that gives one byte for each connection.
+/// Bytes after which earlier failures are forgotten. With fewer, a server that
+/// delivers one byte per connection would keep us for days.
 const PROGRESS: u64 = 16 << 10;
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const MAX_DELAY: Duration = Duration::from_secs(10);
 /// The longest `Retry-After` that is waited for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Why a download ended before its end.
-pub enum Stop {
-    Failed(Error),
-    /// The file is another one than the one we began with: start over.
-    Changed,
-}
-
 pub struct Download<'a> {
     source: Source<'a>,
-    asset: &'a Asset,
     progress: &'a mut Progress,
-    /// Bytes delivered to the reader so far.
-    position: u64,
-    /// Bytes of the whole file, where they are known.
-    total: Option<u64>,
-    stopped: Option<Stop>,
 }
 
 enum Source<'a> {
-    File(File, &'a Location),
+    Local { file: File, position: u64, total: u64 },
     Http(Http<'a>),
+}
+
+impl<'a> Download<'a> {
+    /// Opens `location`; `missing` is the cause to report where nothing is
+    /// there. Network errors come with the first read, those of a directory at
+    /// once.
+    pub fn open(
+        client: &'a Client,
+        location: &'a Location,
+        missing: Error,
+        progress: &'a mut Progress,
+    ) -> Result<Download<'a>, Failure> {
+        let source = match location {
+            Location::Url(url) => Source::Http(Http::new(client, url, missing)),
+            Location::File(path) => {
+                let (file, total) = open_local(path).map_err(|cause| match cause.kind() {
+                    io::ErrorKind::NotFound => missing,
+                    _ => unreadable(&cause),
+                })?;
+                Source::Local { file, position: 0, total }
+            }
+        };
+        Ok(Download { source, progress })
+    }
+}
+
+impl Read for Download<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let result = match &mut self.source {
+            _ if buffer.is_empty() => Ok(0),
+            Source::Http(http) => http.read(buffer, self.progress),
+            Source::Local { file, position, total } => read_local(file, buffer).inspect(|&count| {
+                *position += count as u64;
+                self.progress.advance(*position, Some(*total));
+            }),
+        };
+        result.map_err(io::Error::other)
+    }
+}
+
+/// The file and its size.
+fn open_local(path: &Path) -> io::Result<(File, u64)> {
+    // Not waited for, should it be a FIFO.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    match metadata.is_file() {
+        true => Ok((file, metadata.len())),
+        false => Err(io::Error::new(io::ErrorKind::IsADirectory, "not a file")),
+    }
+}
+
+fn read_local(file: &mut File, buffer: &mut [u8]) -> Result<usize, Failure> {
+    loop {
+        match file.read(buffer) {
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+            answer => return answer.map_err(|cause| Failure::Final(unreadable(&cause))),
+        }
+    }
+}
+
+/// The cause, and what to do about a file in a directory used as a mirror.
+fn unreadable(cause: &io::Error) -> Error {
+    Error::new(reason(cause)).hint(match cause.kind() {
+        io::ErrorKind::PermissionDenied => "make it readable for you, or name another place with --mirror",
+        io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
+            "check --mirror; it must name a directory that holds this file"
+        }
+        _ => "copy the release there again, or name another place with --mirror",
+    })
 }
 
 struct Http<'a> {
     client: &'a Client,
-    url: String,
-    /// The connection, with the host that it goes to.
-    body: Option<(BodyReader<'static>, String)>,
+    url: &'a str,
+    missing: Error,
+    /// The connection, with the host at its other end.
+    connection: Option<(BodyReader<'static>, String)>,
+    /// What the first answer said of the file.
     identity: Option<Identity>,
-    /// In a row, without much between.
+    /// Bytes delivered to the reader so far.
+    position: u64,
+    /// In a row, without much in between.
     failures: u32,
-    /// Where the last one was, bytes.
+    /// The position of the last one.
     failed_at: u64,
 }
 
-/// What tells one state of a file from another.
+/// What distinguishes one state of a file from another.
 #[derive(Debug, PartialEq)]
 struct Identity {
     /// A strong ETag, else the time of the last change; what `If-Range` takes.
@@ -72,236 +133,136 @@ struct Identity {
     total: Option<u64>,
 }
 
-impl<'a> Download<'a> {
-    /// Opens `location`. Network errors come with the first read; a directory
-    /// answers at once.
-    pub fn open(
-        client: &'a Client,
-        location: &'a Location,
-        asset: &'a Asset,
-        progress: &'a mut Progress,
-    ) -> Result<Download<'a>> {
-        let (source, total) = match location {
-            Location::Url(url) => {
-                let http = Http { client, url: url.clone(), body: None, identity: None, failures: 0, failed_at: 0 };
-                (Source::Http(http), None)
-            }
-            Location::File(path) => {
-                // Not waited for, should it be a FIFO.
-                let open = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-                let file = open.map_err(|cause| match cause.kind() {
-                    io::ErrorKind::NotFound => missing(asset, location),
-                    _ => unreadable(path, &cause),
-                })?;
-                let metadata = file.metadata().map_err(|cause| unreadable(path, &cause))?;
-                if !metadata.is_file() {
-                    return Err(Error::new(format!("cannot read {}: it is no file", path.display()))
-                        .hint("check --mirror; it must hold v1.9.1/temporal_cli_1.9.1_...tar.gz"));
+impl<'a> Http<'a> {
+    fn new(client: &'a Client, url: &'a str, missing: Error) -> Http<'a> {
+        Http { client, url, missing, connection: None, identity: None, position: 0, failures: 0, failed_at: 0 }
+    }
+
+    /// Bytes of the whole file, where they are known.
+    fn total(&self) -> Option<u64> {
+        self.identity.as_ref()?.total
+    }
+
+    fn read(&mut self, buffer: &mut [u8], progress: &mut Progress) -> Result<usize, Failure> {
+        loop {
+            match self.read_once(buffer, progress) {
+                Ok(count) => {
+                    self.position += count as u64;
+                    progress.advance(self.position, self.total());
+                    return Ok(count);
                 }
-                (Source::File(file, location), Some(metadata.len()))
+                Err(failure) => self.pause_after(failure)?,
+            }
+        }
+    }
+
+    /// Reads from the connection, which is made where there is none and given
+    /// up when it fails.
+    fn read_once(&mut self, buffer: &mut [u8], progress: &mut Progress) -> Result<usize, Failure> {
+        let (mut body, host) = match self.connection.take() {
+            Some(connection) => connection,
+            None if self.total() == Some(self.position) => return Ok(0),
+            None => {
+                let connection = self.connect()?;
+                if self.position > 0 {
+                    progress.resumed();
+                }
+                connection
             }
         };
-        Ok(Download { source, asset, progress, position: 0, total, stopped: None })
-    }
-
-    /// Why reading failed, when it was the download's fault.
-    pub fn stopped(&mut self) -> Option<Stop> {
-        self.stopped.take()
-    }
-
-    fn stop(&mut self, stop: Stop) -> io::Error {
-        self.stopped = Some(stop);
-        io::Error::other("the download stopped")
-    }
-}
-
-impl Read for Download<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
+        let count = body.read(buffer).map_err(|cause| lost(&host, &cause))?;
+        if count == 0 && self.total().is_some_and(|total| total != self.position) {
+            return Err(lost(&host, &io::ErrorKind::UnexpectedEof.into()));
         }
-        let count = match &mut self.source {
-            Source::File(file, location) => read_file(file, location, buffer),
-            Source::Http(http) => http.read(buffer, self.position, self.asset, self.progress, &mut self.total),
-        };
-        let count = count.map_err(|stop| self.stop(stop))?;
-        self.position += count as u64;
-        self.progress.advance(self.position, self.total);
+        self.connection = Some((body, host));
         Ok(count)
     }
-}
 
-fn read_file(file: &mut File, location: &Location, buffer: &mut [u8]) -> Result<usize, Stop> {
-    loop {
-        match file.read(buffer) {
-            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
-            answer => return answer.map_err(|cause| Stop::Failed(Error::io("read", location, &cause))),
-        }
-    }
-}
-
-impl Http<'_> {
-    fn read(
-        &mut self,
-        buffer: &mut [u8],
-        position: u64,
-        asset: &Asset,
-        progress: &mut Progress,
-        total: &mut Option<u64>,
-    ) -> Result<usize, Stop> {
-        loop {
-            let failure = match &mut self.body {
-                None if self.identity.is_some() && *total == Some(position) => return Ok(0),
-                None => match self.connect(position, asset) {
-                    Ok(()) => {
-                        *total = self.identity.as_ref().and_then(|identity| identity.total);
-                        if position > 0 {
-                            progress.resumed();
-                        }
-                        continue;
-                    }
-                    Err(failure) => failure,
-                },
-                Some((body, host)) => match body.read(buffer) {
-                    Ok(0) if total.is_none_or(|total| total == position) => return Ok(0),
-                    Ok(0) => Failure::passing(format!("{host}: the connection was closed too early")),
-                    Ok(count) => return Ok(count),
-                    Err(error) => Failure::passing(format!("{host}: {}", io_cause(&error))),
-                },
-            };
-            self.body = None;
-            self.wait_after(failure, position)?;
-        }
-    }
-
-    /// Decides what a failure means: a pause, or the end.
-    fn wait_after(&mut self, failure: Failure, position: u64) -> Result<(), Stop> {
-        let (cause, after) = match failure {
-            Failure::Stop(stop) => return Err(stop),
-            Failure::Passing { cause, after } => (cause, after),
-        };
-        if position - self.failed_at >= PROGRESS {
+    /// Waits as long as the failure asks for; Err when it is the end.
+    fn pause_after(&mut self, failure: Failure) -> Result<(), Failure> {
+        let Failure::Passing(cause, after) = failure else { return Err(failure) };
+        if self.position - self.failed_at >= PROGRESS {
             self.failures = 0;
         }
-        (self.failures, self.failed_at) = (self.failures + 1, position);
-        if self.failures >= MAX_FAILURES {
-            let got = match position {
-                0 => String::new(),
-                _ => format!(" (after {position} bytes)"),
-            };
-            return Err(Stop::Failed(
-                Error::new(format!(
-                    "cannot download {}: {cause}{got}; gave up after {MAX_FAILURES} attempts",
-                    without_credentials(&self.url)
-                ))
-                .hint("check your network; behind a proxy set HTTPS_PROXY, without a network use --mirror DIR"),
-            ));
+        (self.failures, self.failed_at) = (self.failures + 1, self.position);
+        if self.failures < MAX_FAILURES {
+            thread::sleep(after.unwrap_or_else(|| backoff(self.failures, jitter())));
+            return Ok(());
         }
-        thread::sleep(after.unwrap_or_else(|| backoff(self.failures, jitter())));
-        Ok(())
+        let got = match self.position {
+            0 => String::new(),
+            position => format!(" (after {position} bytes)"),
+        };
+        Err(Failure::Passing(format!("{cause}{got}; gave up after {MAX_FAILURES} attempts"), None))
     }
 
     /// Opens a connection that goes on at `position`.
-    fn connect(&mut self, position: u64, asset: &Asset) -> Result<(), Failure> {
-        // The bytes of the file itself are what is counted and verified.
+    fn connect(&mut self) -> Result<(BodyReader<'static>, String), Failure> {
+        let position = self.position;
+        // What is counted and verified are the bytes of the file itself.
         let mut headers = vec![("accept-encoding", "identity".to_owned())];
         if position > 0 {
             headers.push(("range", format!("bytes={position}-")));
-            if let Some(validator) = self.identity.as_ref().and_then(|identity| identity.validator.clone()) {
-                headers.push(("if-range", validator));
-            }
+            let validator = self.identity.as_ref().and_then(|identity| identity.validator.clone());
+            headers.extend(validator.map(|validator| ("if-range", validator)));
         }
-        let (response, host) = match self.client.get(&self.url, &headers) {
-            Ok(answer) => answer,
-            Err(Fault::Passing(cause)) => return Err(Failure::passing(cause)),
-            Err(Fault::Final(error)) => return Err(Failure::Stop(Stop::Failed(self.explain(error)))),
-        };
-        let status = response.status().as_u16();
-        let skip = match status {
-            200 => {
+        let (response, host) = self.client.get(self.url, &headers)?;
+        let skip = match (response.status().as_u16(), &self.identity) {
+            (200, known) => {
                 let identity = Identity::of_whole(response.headers());
-                match &self.identity {
-                    Some(known) if *known != identity => return Err(Failure::Stop(Stop::Changed)),
-                    _ => self.identity = Some(identity),
+                if known.as_ref().is_some_and(|known| *known != identity) {
+                    return Err(Failure::Changed);
                 }
+                self.identity = Some(identity);
+                // A server without ranges sends what we have once more.
                 position
             }
-            206 if position > 0 => {
-                let identity = Identity::of_part(response.headers(), position);
-                match (&self.identity, identity) {
-                    (Some(known), Some(identity)) if known.is_continued_by(&identity) => 0,
-                    _ => return Err(Failure::Stop(Stop::Changed)),
-                }
-            }
-            416 if position > 0 => return Err(Failure::Stop(Stop::Changed)),
-            _ => return Err(self.refusal(&response, &host, asset)),
+            (206, Some(known)) if position > 0 => match Identity::of_part(response.headers(), position) {
+                Some(part) if known.is_continued_by(&part) => 0,
+                _ => return Err(Failure::Changed),
+            },
+            (416, _) if position > 0 => return Err(Failure::Changed),
+            _ => return Err(self.refusal(&response, &host)),
         };
         let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
-        // A server without ranges sends what we have once more.
-        let skipped = io::copy(&mut (&mut body).take(skip), &mut io::sink());
-        match skipped {
-            Ok(skipped) if skipped == skip => {
-                self.body = Some((body, host));
-                Ok(())
-            }
-            Ok(_) => Err(Failure::passing(format!("{host}: the connection was closed too early"))),
-            Err(error) => Err(Failure::passing(format!("{host}: {}", io_cause(&error)))),
+        match io::copy(&mut (&mut body).take(skip), &mut io::sink()) {
+            Ok(skipped) if skipped == skip => Ok((body, host)),
+            Ok(_) => Err(lost(&host, &io::ErrorKind::UnexpectedEof.into())),
+            Err(cause) => Err(lost(&host, &cause)),
         }
-    }
-
-    fn explain(&self, error: Error) -> Error {
-        error.in_context(&format!("cannot download {}", without_credentials(&self.url)))
     }
 
     /// What an answer that is neither 200 nor 206 means.
-    fn refusal(&self, response: &Response<ureq::Body>, host: &str, asset: &Asset) -> Failure {
-        let status = response.status();
-        let after = retry_after(response.headers());
-        let failed = |error: Error| Failure::Stop(Stop::Failed(self.explain(error)));
-        match status.as_u16() {
-            404 | 410 => Failure::Stop(Stop::Failed(missing(asset, &Location::Url(self.url.clone())))),
-            code @ (403 | 429) => match after {
-                Some(after) if after <= MAX_RETRY_AFTER => {
-                    Failure::Passing { cause: format!("{host} is rate-limited (HTTP {code})"), after: Some(after) }
-                }
-                None if code == 429 => Failure::passing(format!("{host} is rate-limited (HTTP {code})")),
-                _ => {
-                    let until = match after {
-                        None => String::new(),
-                        Some(Duration::MAX) => ", for longer than a minute".into(),
-                        Some(after) => format!(", for {} s", after.as_secs()),
-                    };
-                    failed(
-                        Error::new(format!("{host} refused or is rate-limited (HTTP {code}{until})"))
-                            .hint("wait and try again, or get it from elsewhere with --mirror URL|DIR"),
-                    )
-                }
-            },
-            407 => failed(
-                Error::new(format!("{host}: the proxy wants a user and a password (HTTP 407)"))
-                    .hint("set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"),
-            ),
-            code @ (408 | 500..=599) => {
-                let after = after.filter(|after| *after <= MAX_RETRY_AFTER);
-                Failure::Passing { cause: format!("{host} answered HTTP {code}"), after }
+    fn refusal(&self, response: &Response<ureq::Body>, host: &str) -> Failure {
+        let wanted = retry_after(response.headers());
+        let after = wanted.filter(|wanted| *wanted <= MAX_RETRY_AFTER);
+        let error = match response.status().as_u16() {
+            404 | 410 => self.missing.clone(),
+            code @ (403 | 429) if after.is_some() || (code == 429 && wanted.is_none()) => {
+                return Failure::Passing(format!("{host} is rate-limited (HTTP {code})"), after);
             }
-            code => failed(
-                Error::new(format!("{host} answered HTTP {code}"))
-                    .hint("check --mirror and STIGMER_TEMPORAL_MIRROR, and what answers at that URL"),
-            ),
-        }
+            code @ (403 | 429) => {
+                let until = match wanted {
+                    None => String::new(),
+                    Some(Duration::MAX) => ", for longer than a minute".into(),
+                    Some(wanted) => format!(", for {} s", wanted.as_secs()),
+                };
+                Error::new(format!("{host} refused or is rate-limited (HTTP {code}{until})"))
+                    .hint("wait and try again, or get it from elsewhere with --mirror URL|DIR")
+            }
+            407 => Error::new(format!("{host}: the proxy requires a user and a password (HTTP 407)"))
+                .hint("set HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"),
+            code @ (408 | 500..=599) => return Failure::Passing(format!("{host} answered HTTP {code}"), after),
+            code => Error::new(format!("{host} answered HTTP {code}"))
+                .hint("check --mirror and STIGMER_TEMPORAL_MIRROR, and what answers at that URL"),
+        };
+        error.into()
     }
 }
 
-enum Failure {
-    Passing { cause: String, after: Option<Duration> },
-    Stop(Stop),
-}
-
-impl Failure {
-    fn passing(cause: String) -> Failure {
-        Failure::Passing { cause, after: None }
-    }
+/// A connection that broke.
+fn lost(host: &str, cause: &io::Error) -> Failure {
+    Failure::Passing(format!("{host}: {}", io_cause(cause)), None)
 }
 
 impl Identity {
@@ -311,8 +272,8 @@ impl Identity {
         Identity { validator: validator(headers), total }
     }
 
-    /// Of an answer with the part from `position` to the end; None when it is
-    /// another part.
+    /// Of an answer with the part from `position` to the end; None for any
+    /// other part.
     fn of_part(headers: &HeaderMap, position: u64) -> Option<Identity> {
         let (start, end, total) = parse_content_range(header(headers, "content-range")?)?;
         let to_the_end = total.is_none_or(|total| end.checked_add(1) == Some(total));
@@ -320,7 +281,7 @@ impl Identity {
     }
 
     /// Whether a part of `other` continues this file. What a server leaves out
-    /// in an answer with a part says nothing.
+    /// of such an answer means nothing.
     fn is_continued_by(&self, other: &Identity) -> bool {
         let validator_fits = other.validator.is_none() || self.validator == other.validator;
         let total_fits = other.total.is_none() || self.total.is_none() || self.total == other.total;
@@ -351,8 +312,8 @@ pub fn parse_content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
     (start <= end && total.is_none_or(|total| end < total)).then_some((start, end, total))
 }
 
-/// `Retry-After` in seconds. A date counts as too long to wait for; what is
-/// neither says nothing.
+/// `Retry-After` in seconds. A date counts as too long to wait for; anything
+/// else means nothing.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = header(headers, "retry-after")?.trim();
     match text.parse() {
@@ -361,8 +322,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-/// The pause after the given number of failures; `jitter` from 0 to 1 takes up
-/// to half of it away, so that many clients do not come back at once.
+/// The pause after the given number of failures; `jitter`, from 0 to 1, takes
+/// up to half of it away, so that many clients do not come back at once.
 fn backoff(failures: u32, jitter: f64) -> Duration {
     let full = FIRST_DELAY.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(MAX_DELAY);
     full.mul_f64(1.0 - jitter / 2.0)
@@ -371,23 +332,6 @@ fn backoff(failures: u32, jitter: f64) -> Duration {
 fn jitter() -> f64 {
     let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
     f64::from(nanoseconds % 1_000_003) / 1_000_003.0
-}
-
-/// The error of a file in a directory used as a mirror.
-fn unreadable(path: &Path, cause: &io::Error) -> Error {
-    Error::io("read", path.display(), cause).hint(match cause.kind() {
-        io::ErrorKind::PermissionDenied => "make it readable for you, or name another place with --mirror",
-        io::ErrorKind::NotADirectory => "check --mirror; it must name a directory that holds this file",
-        _ => "copy the release there again, or name another place with --mirror",
-    })
-}
-
-fn missing(asset: &Asset, location: &Location) -> Error {
-    Error::new(format!(
-        "cannot download Temporal CLI {} for {}: there is none at {location}",
-        asset.version, asset.platform
-    ))
-    .hint("check the version with --temporal-version (CLI and Server versions differ), and --mirror if you set it")
 }
 
 #[cfg(test)]

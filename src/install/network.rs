@@ -2,7 +2,7 @@
 //!
 //! Redirects are followed here and not by the HTTP library, so that an error
 //! can name the host that failed, every hop finds its own proxy, and none
-//! leads from https to http.
+//! downgrades https to http.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, ToSocketAddrs};
@@ -15,14 +15,19 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body, Proxy, ProxyProtocol};
 
+use super::failure::Failure;
 use crate::error::{Error, Result, reason};
 use crate::release::without_credentials;
 
 /// Over all addresses of a host, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection that gives no byte for this long has stalled.
+/// A connection that delivers nothing for this long has stalled.
 const STALL_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_REDIRECTS: usize = 10;
+/// Addresses of one host that are tried.
+const MAX_ADDRESSES: usize = 16;
+/// What to do where something else than a release answers.
+pub const WRONG_ANSWER: &str = "check --mirror, and whether a proxy or a login page answers instead of the server";
 
 /// Proxy and certificate settings, as the environment gives them.
 #[derive(Debug, Default)]
@@ -63,8 +68,8 @@ impl Settings {
     }
 }
 
-/// `NO_PROXY`: names that stand for themselves and all below them, IP
-/// addresses, or `*` for everything.
+/// `NO_PROXY`: names, each with everything below it, IP addresses, or `*` for
+/// everything.
 fn bypasses_proxy(no_proxy: &str, host: &str) -> bool {
     let bare = |text: &str| {
         let inside = text.strip_prefix('[').and_then(|text| text.split_once(']'));
@@ -85,15 +90,6 @@ fn bypasses_proxy(no_proxy: &str, host: &str) -> bool {
             || same_address()
             || (!name.is_empty() && host.strip_suffix(name).is_some_and(|rest| rest.ends_with('.')))
     })
-}
-
-/// Why a request got no answer.
-#[derive(Debug)]
-pub enum Fault {
-    /// Trying again may help. The cause names the host.
-    Passing(String),
-    /// It will not.
-    Final(Error),
 }
 
 pub struct Client {
@@ -132,53 +128,28 @@ impl Client {
 
     /// GETs `url`, through redirects. The answer may have any other status.
     /// The second value is the host that gave it.
-    pub fn get(&self, url: &str, headers: &[(&str, String)]) -> Result<(Response<Body>, String), Fault> {
-        let mut url = url.to_owned();
+    pub fn get(&self, url: &str, headers: &[(&str, String)]) -> Result<(Response<Body>, String), Failure> {
+        let mut uri: Uri = url.parse().map_err(|_| {
+            Error::new(format!("'{}' is not a valid URL", without_credentials(url)))
+                .hint("check --mirror and STIGMER_TEMPORAL_MIRROR")
+        })?;
         for _ in 0..=MAX_REDIRECTS {
-            let uri: Uri = url.parse().map_err(|_| {
-                let error = Error::new(format!("'{}' is no URL", without_credentials(&url)));
-                Fault::Final(error.hint("check --mirror and STIGMER_TEMPORAL_MIRROR"))
-            })?;
             let response = self.get_once(&uri, headers)?;
             let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
             let location = response.headers().get("location").and_then(|value| value.to_str().ok());
-            let Some(location) = location.filter(|_| is_redirect) else {
-                return Ok((response, authority(&uri)));
-            };
-            let next = join(&uri, location);
-            let is_web = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
-            if !next.parse().is_ok_and(|next| is_web(&next)) {
-                return Err(Fault::Final(
-                    Error::new(format!(
-                        "{} redirects to {next}, which is no http or https URL",
-                        without_credentials(&url)
-                    ))
-                    .hint("check --mirror, and whether a proxy or a login page answers instead of the server"),
-                ));
+            match location.filter(|_| is_redirect) {
+                Some(location) => uri = redirected(&uri, location)?,
+                None => return Ok((response, authority(&uri))),
             }
-            if uri.scheme_str() == Some("https") && !next.starts_with("https://") {
-                let (from, to) = (without_credentials(&url), without_credentials(&next));
-                return Err(Fault::Final(
-                    Error::new(format!("{from} redirects to {to}, from https to less"))
-                        .hint("something on the way is not to be trusted; use another network, or --mirror"),
-                ));
-            }
-            url = next;
         }
-        let last = without_credentials(&url);
-        Err(Fault::Final(
-            Error::new(format!("more than {MAX_REDIRECTS} redirects, the last to {last}"))
-                .hint("check --mirror, and whether a proxy or a login page answers instead of the server"),
-        ))
+        let last = without_credentials(&uri.to_string());
+        Err(Error::new(format!("more than {MAX_REDIRECTS} redirects, the last to {last}")).hint(WRONG_ANSWER).into())
     }
 
-    fn get_once(&self, uri: &Uri, headers: &[(&str, String)]) -> Result<Response<Body>, Fault> {
+    fn get_once(&self, uri: &Uri, headers: &[(&str, String)]) -> Result<Response<Body>, Failure> {
         let proxy = self.proxy(uri)?;
         let send = |agent: &Agent| {
-            let mut request = agent.get(uri);
-            for (name, value) in headers {
-                request = request.header(*name, value);
-            }
+            let request = headers.iter().fold(agent.get(uri), |request, (name, value)| request.header(*name, value));
             request.config().proxy(proxy.as_ref().map(|(_, proxy)| proxy.clone())).build().call()
         };
         let mut answer = send(&self.bundled);
@@ -187,25 +158,22 @@ impl Client {
         {
             answer = send(additional);
         }
-        answer.map_err(|error| {
-            fault(&error, &authority(uri), proxy.map(|(variable, proxy)| (variable, proxy.host().into())))
-        })
+        let proxy = proxy.as_ref().map(|(variable, proxy)| (*variable, proxy.host()));
+        answer.map_err(|error| failure(&error, &authority(uri), proxy))
     }
 
     /// The proxy for `uri`, with the variable that names it.
-    fn proxy(&self, uri: &Uri) -> Result<Option<(&'static str, Proxy)>, Fault> {
+    fn proxy(&self, uri: &Uri) -> Result<Option<(&'static str, Proxy)>> {
         let (scheme, host) = (uri.scheme_str().unwrap_or_default(), uri.host().unwrap_or_default());
         let Some((variable, address)) = self.settings.proxy_for(scheme, host) else {
             return Ok(None);
         };
         let refused = |why: &str| {
             let shown = without_credentials(address);
-            Fault::Final(
-                Error::new(format!("cannot use the proxy in {variable}, '{shown}': {why}"))
-                    .hint(format!("write {variable}=http://[USER:PASSWORD@]HOST:PORT, or unset it")),
-            )
+            Error::new(format!("cannot use the proxy in {variable}, '{shown}': {why}"))
+                .hint(format!("write {variable}=http://[USER:PASSWORD@]HOST:PORT, or unset it"))
         };
-        let proxy = Proxy::new(address).map_err(|_| refused("it is no URL of a proxy"))?;
+        let proxy = Proxy::new(address).map_err(|_| refused("not the URL of a proxy"))?;
         match proxy.protocol() {
             ProxyProtocol::Http | ProxyProtocol::Https => Ok(Some((variable, proxy))),
             _ => Err(refused("only http and https proxies are supported")),
@@ -222,15 +190,15 @@ fn agent(roots: RootCerts) -> Agent {
         .timeout_connect(Some(CONNECT_TIMEOUT))
         .timeout_per_read(Some(STALL_TIMEOUT))
         .timeout_per_write(Some(STALL_TIMEOUT))
-        // A connection is used once: each resume wants a new one.
+        // A connection is used once: each resume needs a new one.
         .max_idle_connections(0)
         .tls_config(TlsConfig::builder().root_certs(roots).build())
         .build();
     Agent::with_parts(config, DefaultConnector::default(), PlainResolver)
 }
 
-/// Resolves in this thread. The library's own starts a thread as soon as a
-/// time limit applies; the system's resolver has its own limits.
+/// Resolves in this thread. The library's own resolver starts a thread as soon
+/// as a time limit applies; the system's has limits of its own.
 #[derive(Debug)]
 struct PlainResolver;
 
@@ -240,14 +208,9 @@ impl Resolver for PlainResolver {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
         let mut addresses = self.empty();
-        let limit = 16;
-        for address in (bare, port).to_socket_addrs().map_err(|_| ureq::Error::HostNotFound)?.take(limit) {
-            addresses.push(address);
-        }
-        match addresses.is_empty() {
-            true => Err(ureq::Error::HostNotFound),
-            false => Ok(addresses),
-        }
+        let found = (bare, port).to_socket_addrs().map_err(|_| ureq::Error::HostNotFound)?;
+        found.take(MAX_ADDRESSES).for_each(|address| addresses.push(address));
+        (!addresses.is_empty()).then_some(addresses).ok_or(ureq::Error::HostNotFound)
     }
 }
 
@@ -259,34 +222,27 @@ fn is_certificate_error(error: &ureq::Error) -> bool {
     }
 }
 
-/// Words a transport error, and tells whether trying again may help.
-fn fault(error: &ureq::Error, host: &str, proxy: Option<(&'static str, String)>) -> Fault {
-    let via = match &proxy {
-        Some((variable, proxy)) => format!("{host} through the proxy {proxy} ({variable})"),
-        None => host.to_owned(),
-    };
-    let hint_at_proxy = |error: Error| match &proxy {
-        Some((variable, _)) => error.hint(format!("check {variable}, or set NO_PROXY={host}")),
-        None => error,
+/// Words a transport error, and decides whether trying again may help.
+fn failure(error: &ureq::Error, host: &str, proxy: Option<(&'static str, &str)>) -> Failure {
+    let why = match proxy {
+        Some((variable, proxy)) => format!("{host} through the proxy {proxy} ({variable}): {}", cause(error)),
+        None => format!("{host}: {}", cause(error)),
     };
     if is_certificate_error(error) {
-        let why = cause(error);
-        return Fault::Final(
-            Error::new(format!("{via}: {why}"))
-                .hint("if your network inspects TLS, set SSL_CERT_FILE to your company's CA certificate"),
-        );
+        let hint = "if your network inspects TLS, set SSL_CERT_FILE to your company's CA certificate";
+        return Error::new(why).hint(hint).into();
     }
-    match error {
-        ureq::Error::ConnectProxyFailed(why) => {
-            Fault::Final(hint_at_proxy(Error::new(format!("{via}: the proxy refused: {why}"))))
+    match (error, proxy) {
+        (ureq::Error::ConnectProxyFailed(_), Some((variable, _))) => {
+            Error::new(why).hint(format!("check {variable}, or set NO_PROXY={host}")).into()
         }
-        ureq::Error::BadUri(why) => Fault::Final(Error::new(format!("{via}: {why}"))),
-        _ => Fault::Passing(format!("{via}: {}", cause(error))),
+        (ureq::Error::BadUri(_), _) => Error::new(why).into(),
+        _ => Failure::Passing(why, None),
     }
 }
 
 /// The cause in words, without the library's prefixes.
-pub fn cause(error: &ureq::Error) -> String {
+fn cause(error: &ureq::Error) -> String {
     match error {
         ureq::Error::Io(error) => io_cause(error),
         ureq::Error::HostNotFound => "the name cannot be resolved".into(),
@@ -295,7 +251,9 @@ pub fn cause(error: &ureq::Error) -> String {
         }
         ureq::Error::Timeout(_) => format!("no data for {} s", STALL_TIMEOUT.as_secs()),
         ureq::Error::Rustls(error) => error.to_string(),
-        ureq::Error::Protocol(error) => format!("the answer is no valid HTTP: {error}"),
+        ureq::Error::ConnectProxyFailed(why) => format!("the proxy refused: {why}"),
+        ureq::Error::BadUri(why) => why.clone(),
+        ureq::Error::Protocol(error) => format!("the answer is not valid HTTP: {error}"),
         other => other.to_string(),
     }
 }
@@ -310,9 +268,24 @@ pub fn io_cause(error: &std::io::Error) -> String {
 }
 
 /// host:port as the URL has it, without user and password.
-pub fn authority(uri: &Uri) -> String {
+fn authority(uri: &Uri) -> String {
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     authority.rsplit('@').next().unwrap_or(authority).to_owned()
+}
+
+/// Where `from` redirects to: the web alone, and never from https to http.
+fn redirected(from: &Uri, location: &str) -> Result<Uri> {
+    let next = join(from, location);
+    let what = format!("{} redirects to {}", without_credentials(&from.to_string()), without_credentials(&next));
+    let is_web = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+    match next.parse().ok().filter(is_web) {
+        None => Err(Error::new(format!("{what}, which is not an http or https URL")).hint(WRONG_ANSWER)),
+        Some(uri) if from.scheme_str() == Some("https") && uri.scheme_str() != Some("https") => {
+            Err(Error::new(format!("{what}, which downgrades https to http"))
+                .hint("something on the way is not to be trusted; use another network, or --mirror"))
+        }
+        Some(uri) => Ok(uri),
+    }
 }
 
 /// The URL that `location` means in an answer from `base` (RFC 3986, 5.2, as
@@ -321,15 +294,12 @@ fn join(base: &Uri, location: &str) -> String {
     let scheme = base.scheme_str().unwrap_or("https");
     let authority = authority(base);
     let location = location.split('#').next().unwrap_or_default();
-    if location.contains("://") {
-        location.into()
-    } else if location.starts_with("//") {
-        format!("{scheme}:{location}")
-    } else if location.starts_with('/') {
-        format!("{scheme}://{authority}{location}")
-    } else {
-        let directory = base.path().rsplit_once('/').map_or("", |(directory, _)| directory);
-        format!("{scheme}://{authority}{directory}/{location}")
+    let directory = base.path().rsplit_once('/').map_or("", |(directory, _)| directory);
+    match location {
+        url if url.contains("://") => url.into(),
+        host if host.starts_with("//") => format!("{scheme}:{host}"),
+        path if path.starts_with('/') => format!("{scheme}://{authority}{path}"),
+        name => format!("{scheme}://{authority}{directory}/{name}"),
     }
 }
 

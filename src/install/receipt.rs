@@ -1,9 +1,9 @@
-//! The receipt: what was installed, from where, and how to tell that the
-//! executable beside it is still the one.
+//! The receipt: what was installed, from where, and how to recognise the
+//! executable beside it.
 //!
 //! A new receipt is written under another name before the executable is
-//! renamed, and gets its own name after: whenever a run is killed between, the
-//! next one can tell which of the two receipts is true.
+//! renamed, and gets its own name after: wherever a run is killed in between,
+//! the next one knows which of the two receipts is true.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
@@ -23,8 +23,8 @@ pub struct Receipt {
     pub sha256: Digest,
     /// URL or file of the archive.
     pub source: String,
-    /// Modification time of the executable, seconds and nanoseconds: as long
-    /// as it stays, the file need not be read again.
+    /// Modification time of the executable, in seconds and nanoseconds: while
+    /// it is unchanged the file need not be read again.
     pub modified: (i64, i64),
 }
 
@@ -53,18 +53,18 @@ impl Receipt {
         )
     }
 
-    /// Whether `executable` is what this receipt is about. It is read in full
-    /// only when its time has changed, as in a copied home.
+    /// Whether `executable` is the one that this receipt describes. It is read
+    /// in full only when its time has changed, as in a copied home.
     pub fn matches(&self, executable: &Path) -> bool {
         let Ok(metadata) = fs::symlink_metadata(executable) else { return false };
         if !metadata.is_file() || metadata.len() != self.size {
             return false;
         }
         modified(&metadata) == self.modified
-            || File::open(executable).and_then(|mut file| Digest::of(&mut file)).is_ok_and(|d| d == self.sha256)
+            || File::open(executable).and_then(Digest::of).is_ok_and(|digest| digest == self.sha256)
     }
 
-    /// Writes the receipt whole to `path`, replacing what is there.
+    /// Writes the whole receipt to `path`, replacing what is there.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         let mut file = own_file::create(path)?;
         file.write_all(self.text().as_bytes())?;
@@ -99,7 +99,7 @@ mod tests {
         Receipt {
             version: Version::parse("1.8.3").unwrap(),
             size: content.len() as u64,
-            sha256: Digest::of(&mut &content[..]).unwrap(),
+            sha256: Digest::of(content).unwrap(),
             source: "http://m.example/a=b".into(),
             modified: (7, 5),
         }

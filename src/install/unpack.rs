@@ -1,9 +1,9 @@
-//! Out of a release archive, the one file that we want.
+//! The one file that we want, out of a release archive.
 //!
 //! The archive is a stranger's until its digest is compared, which happens
-//! after this. So: bounded output, bounded memory, only a regular file named
-//! `temporal` at the root is taken, and anything a release has no reason to
-//! hold refuses the whole archive.
+//! after this. So output and memory are bounded, only a regular file named
+//! `temporal` at the root is taken, and the whole archive is refused for
+//! anything that a release has no reason to hold.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -11,12 +11,14 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use flate2::bufread::GzDecoder;
 use tar::{Archive, Entry, EntryType, PaxExtensions};
 
-use crate::digest::{Digest, Hasher};
+use super::failure::Failure;
+use crate::digest::{Digest, HashingReader};
+use crate::error::reason;
 use crate::sys;
 
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const EXECUTABLE_NAME: &[u8] = b"temporal";
-/// What one archive may hold beside the executable: licence, headers, padding.
+/// For what an archive holds besides the executable: licence, headers, padding.
 const ALLOWANCE: u64 = 16 << 20;
 const MAX_PAX_HEADER: u64 = 64 << 10;
 const BUFFER: usize = 128 << 10;
@@ -32,85 +34,94 @@ pub struct Unpacked {
 
 /// Why an archive was not unpacked.
 #[derive(Debug)]
-pub enum Failure {
-    /// Reading failed, or the bytes are no gzip or tar: `stopped` of the
-    /// download tells which.
-    Read(String),
-    /// The archive is well-formed but not what a release holds.
+pub enum Fault {
+    Download(Failure),
+    /// The bytes are damaged, or not what a release holds.
     Refused(String),
     /// Writing the file failed.
     Write(io::Error),
-    /// The disk has not the room: bytes needed, bytes free.
-    NoSpace { needed: u64, free: u64 },
+    /// The disk lacks the room: bytes needed, bytes free.
+    NoSpace {
+        needed: u64,
+        free: u64,
+    },
+}
+
+impl From<io::Error> for Fault {
+    /// What the readers below handed up: the download, the decoder, `Limited`.
+    fn from(cause: io::Error) -> Fault {
+        match cause.downcast() {
+            Ok(failure) => Fault::Download(failure),
+            Err(cause) => refused(match cause.kind() {
+                io::ErrorKind::UnexpectedEof => "the archive is truncated".into(),
+                io::ErrorKind::FileTooLarge => "it unpacks to more than any release does".into(),
+                _ => format!("the archive is damaged: {}", reason(&cause)),
+            }),
+        }
+    }
 }
 
 /// Reads the archive to its very end and writes its executable, of at most
-/// `limit` bytes, to `output`. `free` tells the room on the disk.
+/// `limit` bytes, to `output`. `free` returns the room on the disk.
 pub fn unpack(
     compressed: impl Read,
     limit: u64,
     output: &mut File,
     free: impl Fn() -> Option<u64>,
-) -> Result<Unpacked, Failure> {
+) -> Result<Unpacked, Fault> {
     let mut compressed = BufReader::with_capacity(BUFFER, compressed);
     check_magic(&mut compressed)?;
     let decoder = GzDecoder::new(compressed);
     let mut archive = Archive::new(Limited { inner: decoder, left: limit.saturating_add(ALLOWANCE) });
     let mut unpacked = None;
-    for entry in archive.entries().map_err(read_failure)?.raw(true) {
-        let mut entry = entry.map_err(read_failure)?;
+    for entry in archive.entries()?.raw(true) {
+        let mut entry = entry?;
         if !is_executable(&mut entry)? {
             continue;
         }
         if unpacked.is_some() {
-            return Err(refused("it holds two entries named temporal"));
+            return Err(refused("it contains two entries named temporal"));
         }
         unpacked = Some(write(&mut entry, limit, output, &free)?);
     }
     let mut decoder = archive.into_inner();
     // The digest is that of the whole file, and a checksum stands at gzip's end.
-    io::copy(&mut decoder, &mut io::sink()).map_err(read_failure)?;
+    io::copy(&mut decoder, &mut io::sink())?;
     let mut rest = decoder.inner.into_inner();
-    if !rest.fill_buf().map_err(read_failure)?.is_empty() {
+    if !rest.fill_buf()?.is_empty() {
         return Err(refused("something follows the end of the archive"));
     }
-    unpacked.ok_or_else(|| refused("it holds no file named temporal"))
+    unpacked.ok_or_else(|| refused("it contains no file named temporal"))
 }
 
 /// A web page instead of an archive is the commonest damage: say so.
-fn check_magic(compressed: &mut impl BufRead) -> Result<(), Failure> {
-    let start = compressed.fill_buf().map_err(read_failure)?;
-    if !start.is_empty() && GZIP_MAGIC.starts_with(&start[..start.len().min(GZIP_MAGIC.len())]) {
+fn check_magic(compressed: &mut impl BufRead) -> Result<(), Fault> {
+    let start = compressed.fill_buf()?;
+    if start.is_empty() {
+        return Err(refused("the file is empty"));
+    }
+    if GZIP_MAGIC.starts_with(&start[..start.len().min(GZIP_MAGIC.len())]) {
         return Ok(());
     }
-    let text: String = String::from_utf8_lossy(&start[..start.len().min(32)])
-        .chars()
-        .map(|character| if character.is_control() { ' ' } else { character })
-        .collect();
-    Err(refused(&match start {
-        [] => "the file is empty".into(),
-        _ => format!("it is no gzip archive, it begins with '{}'", text.trim()),
-    }))
+    let text = String::from_utf8_lossy(&start[..start.len().min(32)]).replace(char::is_control, " ");
+    Err(refused(format!("not a gzip archive: it begins with '{}'", text.trim())))
 }
 
 /// Judges an entry by its header: true for the executable, false for one to
-/// pass over.
-fn is_executable<R: Read>(entry: &mut Entry<'_, R>) -> Result<bool, Failure> {
+/// skip.
+fn is_executable<R: Read>(entry: &mut Entry<'_, R>) -> Result<bool, Fault> {
     let kind = entry.header().entry_type();
     match kind {
-        EntryType::XHeader | EntryType::XGlobalHeader => {
-            check_pax(entry)?;
-            return Ok(false);
-        }
+        EntryType::XHeader | EntryType::XGlobalHeader => return check_pax(entry).map(|()| false),
         EntryType::GNULongName | EntryType::GNULongLink => {
-            return Err(refused("it holds an entry with a long name, which no release has"));
+            return Err(refused("it contains an entry with a long name, which no release has"));
         }
         _ => {}
     }
     let name = entry.path_bytes();
     let shown = String::from_utf8_lossy(&name).into_owned();
     if name.starts_with(b"/") || name.split(|byte| *byte == b'/').any(|part| part == b"..") {
-        return Err(refused(&format!("it holds a path that leads out of it: {shown}")));
+        return Err(refused(format!("it contains a path that leads outside: {shown}")));
     }
     let mut plain: &[u8] = &name;
     while let Some(rest) = plain.strip_prefix(b"./") {
@@ -119,28 +130,29 @@ fn is_executable<R: Read>(entry: &mut Entry<'_, R>) -> Result<bool, Failure> {
     if plain.strip_suffix(b"/").unwrap_or(plain) != EXECUTABLE_NAME {
         return Ok(false);
     }
-    match kind {
-        EntryType::Regular if plain == EXECUTABLE_NAME => Ok(true),
-        EntryType::Symlink => Err(refused("temporal is a symbolic link in it")),
-        EntryType::Link => Err(refused("temporal is a hard link in it")),
-        EntryType::Regular | EntryType::Directory => Err(refused("temporal is a directory in it")),
-        _ => Err(refused("temporal is no regular file in it")),
-    }
+    let what = match kind {
+        EntryType::Regular if plain == EXECUTABLE_NAME => return Ok(true),
+        EntryType::Symlink => "a symbolic link",
+        EntryType::Link => "a hard link",
+        EntryType::Regular | EntryType::Directory => "a directory",
+        _ => "not a regular file",
+    };
+    Err(refused(format!("its temporal is {what}")))
 }
 
-/// PAX headers may carry times and owners; one that changes what the next
-/// entry is refuses the archive.
-fn check_pax<R: Read>(entry: &mut Entry<'_, R>) -> Result<(), Failure> {
+/// PAX headers may carry times and owners; the archive is refused for one that
+/// changes what the next entry is.
+fn check_pax<R: Read>(entry: &mut Entry<'_, R>) -> Result<(), Fault> {
     if entry.size() > MAX_PAX_HEADER {
-        return Err(refused("it holds a PAX header of more than 64 KiB"));
+        return Err(refused("it contains a PAX header of more than 64 KiB"));
     }
     let mut content = Vec::new();
-    entry.read_to_end(&mut content).map_err(read_failure)?;
+    entry.read_to_end(&mut content)?;
     for extension in PaxExtensions::new(&content) {
-        let extension = extension.map_err(|_| refused("it holds a damaged PAX header"))?;
+        let extension = extension.map_err(|_| refused("it contains a damaged PAX header"))?;
         let key = extension.key().unwrap_or_default();
         if matches!(key, "path" | "linkpath" | "size" | "") || key.starts_with("GNU.sparse") {
-            return Err(refused(&format!("it holds a PAX header that sets '{key}', which no release has")));
+            return Err(refused(format!("it contains a PAX header that sets '{key}', which no release has")));
         }
     }
     Ok(())
@@ -151,26 +163,23 @@ fn write<R: Read>(
     limit: u64,
     output: &mut File,
     free: &impl Fn() -> Option<u64>,
-) -> Result<Unpacked, Failure> {
+) -> Result<Unpacked, Fault> {
     let needed = entry.size();
     if needed > limit {
-        return Err(refused(&format!("temporal has {needed} bytes in it, {limit} are the most")));
+        return Err(refused(format!("its temporal has {needed} bytes, more than the limit of {limit}")));
     }
     if let Some(free) = free().filter(|free| *free < needed) {
-        return Err(Failure::NoSpace { needed, free });
+        return Err(Fault::NoSpace { needed, free });
     }
-    let mut hasher = Hasher::default();
+    let mut entry = HashingReader::new(entry);
     let mut buffer = vec![0; BUFFER];
     let (mut size, mut written_back) = (0, 0);
     loop {
-        let count = match entry.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(read_failure(error)),
-        };
-        hasher.update(&buffer[..count]);
-        output.write_all(&buffer[..count]).map_err(Failure::Write)?;
+        let count = entry.read(&mut buffer)?;
+        if count == 0 {
+            break;
+        }
+        output.write_all(&buffer[..count]).map_err(Fault::Write)?;
         size += count as u64;
         if size - written_back >= WRITEBACK_STEP {
             sys::start_writeback(output);
@@ -178,23 +187,13 @@ fn write<R: Read>(
         }
     }
     match size == needed {
-        true => Ok(Unpacked { size, sha256: hasher.finish() }),
-        false => Err(Failure::Read("the archive ends in the middle".into())),
+        true => Ok(Unpacked { size, sha256: entry.finish() }),
+        false => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
     }
 }
 
-fn refused(why: &str) -> Failure {
-    Failure::Refused(why.into())
-}
-
-fn read_failure(error: io::Error) -> Failure {
-    if let Some(over) = error.get_ref().and_then(|inner| inner.downcast_ref::<TooMuch>()) {
-        return Failure::Refused(over.to_string());
-    }
-    Failure::Read(match error.kind() {
-        io::ErrorKind::UnexpectedEof => "the archive ends in the middle".into(),
-        _ => format!("the archive is damaged: {error}"),
-    })
+fn refused(why: impl Into<String>) -> Fault {
+    Fault::Refused(why.into())
 }
 
 /// Ends a gzip bomb.
@@ -203,21 +202,10 @@ struct Limited<R> {
     left: u64,
 }
 
-#[derive(Debug)]
-struct TooMuch;
-
-impl std::fmt::Display for TooMuch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("it unpacks to more than any release")
-    }
-}
-
-impl std::error::Error for TooMuch {}
-
 impl<R: Read> Read for Limited<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        self.left = self.left.checked_sub(count as u64).ok_or_else(|| io::Error::other(TooMuch))?;
+        self.left = self.left.checked_sub(count as u64).ok_or(io::ErrorKind::FileTooLarge)?;
         Ok(count)
     }
 }
@@ -259,7 +247,7 @@ mod tests {
         tar
     }
 
-    fn run(compressed: &[u8]) -> (Result<Unpacked, Failure>, Vec<u8>) {
+    fn run(compressed: &[u8]) -> (Result<Unpacked, Fault>, Vec<u8>) {
         let scratch = Scratch::new();
         let path = scratch.join("temporal");
         let mut file = File::create(&path).unwrap();
@@ -270,24 +258,24 @@ mod tests {
 
     fn refusal(compressed: &[u8]) -> String {
         match run(compressed).0 {
-            Err(Failure::Refused(why) | Failure::Read(why)) => why,
+            Err(Fault::Refused(why)) => why,
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn the_executable_is_taken_and_the_rest_passed_over() {
+    fn the_executable_is_taken_and_the_rest_skipped() {
         for name in ["temporal", "./temporal"] {
             let archive = tar(&[("LICENSE", b'0', b"words"), (name, b'0', b"program"), ("doc/", b'5', b"")]);
             let (result, content) = run(&gzip(&closed(archive)));
             let unpacked = result.unwrap();
             assert_eq!((unpacked.size, content.as_slice()), (7, &b"program"[..]));
-            assert_eq!(unpacked.sha256, Digest::of(&mut &b"program"[..]).unwrap());
+            assert_eq!(unpacked.sha256, Digest::of(&b"program"[..]).unwrap());
         }
     }
 
     #[test]
-    fn harmless_pax_headers_are_passed_over() {
+    fn harmless_pax_headers_are_skipped() {
         let archive = tar(&[("p", b'x', b"30 mtime=1795405845.123456789\n"), ("temporal", b'0', b"program")]);
         assert_eq!(run(&gzip(&closed(archive))).0.unwrap().size, 7);
     }
@@ -300,8 +288,8 @@ mod tests {
             (vec![("temporal", b'1', b"")], "hard link"),
             (vec![("temporal", b'5', b"")], "directory"),
             (vec![("temporal/", b'0', b"")], "directory"),
-            (vec![("temporal", b'S', b"")], "no regular file"),
-            (vec![("temporal", b'3', b"")], "no regular file"),
+            (vec![("temporal", b'S', b"")], "not a regular file"),
+            (vec![("temporal", b'3', b"")], "not a regular file"),
             (vec![good, good], "two entries"),
             (vec![good, ("./temporal", b'0', b"x")], "two entries"),
             (vec![good, ("../temporal", b'0', b"x")], "leads out"),
@@ -325,7 +313,7 @@ mod tests {
     fn too_much_is_refused_before_it_is_written() {
         let large = vec![0; LIMIT as usize + 1];
         let text = refusal(&gzip(&closed(tar(&[("temporal", b'0', &large)]))));
-        assert!(text.contains("1048576 are the most"), "{text}");
+        assert!(text.contains("1048577 bytes, more than the limit of 1048576"), "{text}");
         let bomb = vec![0; (LIMIT + ALLOWANCE) as usize + 1024];
         let text = refusal(&gzip(&closed(tar(&[("temporal", b'0', b"x"), ("bomb", b'0', &bomb)]))));
         assert!(text.contains("more than any release"), "{text}");
@@ -347,12 +335,34 @@ mod tests {
         assert!(refusal(b"").contains("empty"));
     }
 
+    /// Gives these bytes, and then the failure of a download.
+    struct Failing<'a>(&'a [u8]);
+
+    impl Read for Failing<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(buffer)? {
+                0 => Err(io::Error::other(Failure::Changed)),
+                count => Ok(count),
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_download_is_handed_up_as_itself_wherever_it_happens() {
+        let whole = gzip(&closed(tar(&[("LICENSE", b'0', b"words"), ("temporal", b'0', b"program")])));
+        let mut output = File::create("/dev/null").unwrap();
+        for length in 0..=whole.len() {
+            let result = unpack(Failing(&whole[..length]), LIMIT, &mut output, || None);
+            assert!(matches!(result, Err(Fault::Download(Failure::Changed))), "after {length}: {result:?}");
+        }
+    }
+
     #[test]
     fn a_full_disk_is_noticed_before_it_is_full() {
         let archive = gzip(&closed(tar(&[("temporal", b'0', b"program")])));
         let scratch = Scratch::new();
         let mut file = File::create(scratch.join("temporal")).unwrap();
         let result = unpack(&archive[..], LIMIT, &mut file, || Some(6));
-        assert!(matches!(result, Err(Failure::NoSpace { needed: 7, free: 6 })), "{result:?}");
+        assert!(matches!(result, Err(Fault::NoSpace { needed: 7, free: 6 })), "{result:?}");
     }
 }

@@ -68,7 +68,7 @@ fn a_fifo_in_a_mirror_is_never_waited_for() {
     let mirror = home.root().join("mirror");
     make_fifo(&mirror.join(format!("v{VERSION}/checksums.txt")));
     let outcome = home.stigmer(["local", "start"]).with_mirror(VERSION, &mirror).run();
-    outcome.fails_with(&["cannot read", "it is no file"]);
+    outcome.fails_with(&["cannot read", "checksums.txt: not a file", "hint: check --mirror"]);
 }
 
 #[test]

@@ -425,6 +425,9 @@ fn an_interrupted_download_leaves_nothing_behind() {
         server.script(&asset_path(VERSION), [Reply::Cut(100_000, Cut::Hold(gate.clone()))]);
         let start = home.stigmer(["local", "start"]).with_mirror(VERSION, server.base()).spawn();
         gate.wait_until_reached();
+        // It exists, but nothing unverified is executable.
+        let partial = fs::metadata(home.bin().join(".temporal.partial")).unwrap();
+        assert_eq!(partial.mode() & 0o777, 0o600);
         start.signal(signal);
         let outcome = start.wait();
         assert_ne!(outcome.code(), 101, "{}", outcome.describe());

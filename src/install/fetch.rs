@@ -1,0 +1,165 @@
+//! A release, from its mirror to an executable that may be run where it lies;
+//! and from there, as a step of its own, to its final name.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::Path;
+
+use super::download::Download;
+use super::failure::Failure;
+use super::network::{Client, Settings, WRONG_ANSWER};
+use super::partial::Partial;
+use super::receipt::{Receipt, modified, next_path};
+use super::trust::Trust;
+use super::unpack::{Fault, Unpacked, unpack};
+use super::{Installed, partial_path};
+use crate::config::Managed;
+use crate::digest::HashingReader;
+use crate::error::{Error, Result};
+use crate::home::Home;
+use crate::release::{Asset, Location, Platform};
+use crate::sys;
+use crate::terminal::{Mark, Terminal};
+
+/// A file that changes this often while it is downloaded is not a release.
+const MAX_FRESH_STARTS: u32 = 3;
+
+/// A Temporal that is verified, durable and executable, but not yet in place.
+/// Dropped before it is, or ended by a signal, it leaves nothing behind.
+pub struct Fetched<'a> {
+    home: &'a Home,
+    partial: Partial,
+    receipt: Receipt,
+}
+
+/// Fetches the wanted version and verifies it.
+pub fn fetch<'a>(
+    config: &Managed,
+    home: &'a Home,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+    terminal: &mut Terminal,
+) -> Result<Fetched<'a>> {
+    let asset = Asset { version: config.version.value.clone(), platform: Platform::current()? };
+    let location = config.mirror.value.locate(&asset.path());
+    if config.offline.value && matches!(location, Location::Url(_)) {
+        let text = format!("cannot install Temporal CLI {}: offline ({})", asset.version, config.offline.source);
+        return Err(Error::new(format!("{text}, and it is not installed"))
+            .hint("go online once, or give --mirror DIR or --temporal-bin PATH"));
+    }
+    // Made before the first request, so that a home that cannot be written to
+    // is reported before 45 MB have come.
+    let partial = Partial::create(partial_path(home))?;
+    let client = Client::new(Settings::from_environment(variable))?;
+    let trust = Trust::of(&asset, &config.mirror.value, &client, terminal)?;
+    let archive = Archive { client, asset, location, trust };
+    let (file, unpacked) = archive.download(&partial, terminal)?;
+    let metadata = partial.complete(file)?;
+    let receipt = Receipt {
+        version: archive.asset.version,
+        size: unpacked.size,
+        sha256: unpacked.sha256,
+        source: archive.location.to_string(),
+        modified: modified(&metadata),
+    };
+    Ok(Fetched { home, partial, receipt })
+}
+
+impl Fetched<'_> {
+    /// Where it lies until it is put in place. It may be executed there:
+    /// nothing unverified is ever executable.
+    pub fn executable(&self) -> &Path {
+        self.partial.path()
+    }
+
+    /// Gives it its final name, and its receipt. What was installed before
+    /// stays until then.
+    pub fn put_in_place(self, terminal: &mut Terminal) -> Result<Installed> {
+        let installation = &self.home.installation;
+        let (executable, receipt) = (installation.executable(), installation.receipt());
+        let next = next_path(&receipt);
+        let place = || {
+            self.receipt.write(&next)?;
+            fs::rename(self.executable(), &executable)?;
+            fs::rename(&next, &receipt)?;
+            // The names are on disk when the directory is.
+            File::open(&installation.directory)?.sync_all()
+        };
+        place().map_err(|cause| Error::io_in_home("install Temporal to", &executable, &cause))?;
+        terminal.line(Mark::Done, &format!("Temporal binary installed to {}", self.home.display(&executable)));
+        Ok(Installed { executable, version: Some(self.receipt.version.clone()) })
+    }
+}
+
+/// The archive that is wanted, and what it must be.
+struct Archive {
+    client: Client,
+    asset: Asset,
+    location: Location,
+    trust: Trust,
+}
+
+impl Archive {
+    /// Streams it into `partial`: the executable, verified, in its file.
+    fn download(&self, partial: &Partial, terminal: &mut Terminal) -> Result<(File, Unpacked)> {
+        for _ in 0..=MAX_FRESH_STARTS {
+            if let Some(downloaded) = self.attempt(partial, terminal)? {
+                return Ok(downloaded);
+            }
+        }
+        Err(Failure::Changed.of(&self.location))
+    }
+
+    /// One pass over the network's bytes, of which only the executable's are
+    /// kept. None: the file changed meanwhile, and all has to begin again.
+    fn attempt(&self, partial: &Partial, terminal: &mut Terminal) -> Result<Option<(File, Unpacked)>> {
+        let Archive { client, asset, location, trust } = self;
+        let mut file = partial.open()?;
+        let mut progress =
+            terminal.progress(&format!("Downloading Temporal CLI v{} ({})...", asset.version, asset.platform));
+        let download = Download::open(client, location, self.missing(), &mut progress);
+        let mut reader = HashingReader::new(download.map_err(|failure| failure.of(location))?);
+        let free = || sys::free_space(partial.directory());
+        let unpacked = match unpack(&mut reader, trust.limit(), &mut file, free) {
+            Err(Fault::Download(Failure::Changed)) => return Ok(None),
+            result => result.map_err(|fault| self.explain(fault, partial))?,
+        };
+        trust.verify(reader.finish(), &unpacked).map_err(|why| {
+            Error::new(format!("cannot trust {location}: {why}")).hint(
+                "nothing of it was kept; something on the way changed it, or the mirror is wrong: \
+                 check --mirror and your proxy",
+            )
+        })?;
+        progress.finish();
+        Ok(Some((file, unpacked)))
+    }
+
+    fn missing(&self) -> Error {
+        let Asset { version, platform } = &self.asset;
+        Error::new(format!("no Temporal CLI {version} for {platform} found there")).hint(
+            "check the version with --temporal-version (CLI and Server versions differ), and --mirror if you set it",
+        )
+    }
+
+    fn explain(&self, fault: Fault, partial: &Partial) -> Error {
+        match fault {
+            Fault::Download(failure) => failure.of(&self.location),
+            Fault::Refused(why) => {
+                let next = match self.location {
+                    Location::File(_) => "copy the release there again",
+                    Location::Url(_) => WRONG_ANSWER,
+                };
+                Error::new(format!("cannot unpack {}: {why}", self.location))
+                    .hint(format!("nothing of it was kept; {next}"))
+            }
+            Fault::Write(cause) => Error::io_in_home("write", partial.path(), &cause),
+            Fault::NoSpace { needed, free } => {
+                let directory = partial.directory().display();
+                let [needed, free] = [needed, free].map(|bytes| bytes.div_ceil(1_000_000));
+                Error::new(format!(
+                    "cannot install Temporal to {directory}: it needs {needed} MB, but only {free} MB are free"
+                ))
+                .hint("free some space, or set STIGMER_HOME to a directory on another disk")
+            }
+        }
+    }
+}

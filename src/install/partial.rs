@@ -1,0 +1,93 @@
+//! The file that is being made, under a name of its own until it is whole.
+
+use std::fs::{self, File, Metadata};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::{own_file, sys};
+
+/// Removed when this is dropped, and when a signal ends the process.
+pub struct Partial {
+    path: PathBuf,
+    _removed_on_signal: sys::Handlers,
+}
+
+impl Partial {
+    /// Makes the file; nothing may be there.
+    pub fn create(path: PathBuf) -> Result<Partial> {
+        let create = || {
+            let removed_on_signal = sys::remove_on_signal(&path)?;
+            own_file::open(&path, File::options().write(true).create_new(true))?;
+            Ok(removed_on_signal)
+        };
+        let handlers = create().map_err(|cause| Error::io_in_home("create", &path, &cause))?;
+        Ok(Partial { path, _removed_on_signal: handlers })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// The file to write to, empty.
+    pub fn open(&self) -> Result<File> {
+        own_file::open(&self.path, File::options().write(true).truncate(true))
+            .map_err(|cause| Error::io_in_home("write", &self.path, &cause))
+    }
+
+    /// Makes what was written to `file` executable and durable. Closes it: the
+    /// system executes nothing that is open for writing.
+    pub fn complete(&self, file: File) -> Result<Metadata> {
+        let complete = || {
+            file.set_permissions(fs::Permissions::from_mode(0o755))?;
+            file.sync_all()?;
+            file.metadata()
+        };
+        complete().map_err(|cause| Error::io_in_home("write", &self.path, &cause))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+    use std::io::Write;
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn what_is_complete_can_be_executed_where_it_lies_and_is_removed_unless_it_is_moved() {
+        let scratch = Scratch::new();
+        let path = scratch.join("temporal");
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        let partial = Partial::create(path.clone()).unwrap();
+        assert!(Partial::create(path.clone()).is_err());
+        partial.open().unwrap().write_all(b"#!/bin/sh\nexit 9 # of an earlier attempt").unwrap();
+        let mut file = partial.open().unwrap();
+        file.write_all(b"#!/bin/sh\nexit 7\n").unwrap();
+        assert_eq!(mode(), 0o600);
+        assert_eq!(partial.complete(file).unwrap().len(), 17);
+        assert_eq!(mode(), 0o755);
+        // Another test's child may hold the file open until it executes.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let status = loop {
+            match Command::new(partial.path()).status() {
+                Err(cause) if cause.kind() == std::io::ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {}
+                status => break status.unwrap(),
+            }
+        };
+        assert_eq!(status.code(), Some(7));
+        drop(partial);
+        assert!(!path.exists());
+    }
+}
