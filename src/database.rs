@@ -32,6 +32,8 @@ const MAX_LINKS: usize = 40;
 pub struct Database {
     path: PathBuf,
     lock: Lock,
+    /// Where the lock was taken away: the one that took its place.
+    lock_put_back: Option<Lock>,
     /// It was not there before this start, and its mark names no file yet.
     is_awaited: Cell<bool>,
 }
@@ -65,7 +67,7 @@ impl Database {
         let mut wait = Wait::begin();
         loop {
             if let Some(lock) = Lock::try_exclusive(&with_suffix(&path, ".lock"))? {
-                return Ok(Database { path, lock, is_awaited: Cell::new(false) });
+                return Ok(Database { path, lock, lock_put_back: None, is_awaited: Cell::new(false) });
             }
             let shown = path.display();
             if wait.elapsed() >= ORPHAN_LIMIT {
@@ -96,6 +98,20 @@ impl Database {
 
     pub fn lock(&self) -> &Lock {
         &self.lock
+    }
+
+    /// Takes the lock anew where its file was taken away; false when another
+    /// Temporal has it by now.
+    pub fn keep_lock(&mut self) -> bool {
+        let path = with_suffix(&self.path, ".lock");
+        if self.lock_put_back.as_ref().unwrap_or(&self.lock).is_at(&path) {
+            return true;
+        }
+        if let Ok(Some(lock)) = Lock::try_exclusive(&path) {
+            self.lock_put_back = Some(lock);
+            return true;
+        }
+        false
     }
 
     /// Whether it can have a write-ahead log: SQLite's needs memory that

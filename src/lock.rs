@@ -3,7 +3,8 @@
 //! Where it can, the kernel names the holder; what a file says is only words.
 
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::mem;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::sys::Signer;
@@ -31,7 +32,7 @@ impl Lock {
     pub fn try_exclusive(path: &Path) -> Result<Option<Lock>> {
         let file = open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Lock { file })),
+            Ok(()) => Ok(Some(Lock { file }).filter(|lock| lock.is_at(path))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(cause)) => Err(Error::io_in_home("lock", path, &cause)),
         }
@@ -41,10 +42,16 @@ impl Lock {
     pub fn try_shared(path: &Path) -> Result<Option<Lock>> {
         let file = open(path)?;
         match file.try_lock_shared() {
-            Ok(()) => Ok(Some(Lock { file })),
+            Ok(()) => Ok(Some(Lock { file }).filter(|lock| lock.is_at(path))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(cause)) => Err(Error::io_in_home("lock", path, &cause)),
         }
+    }
+
+    /// Whether it is what others find at `path`: a file that was removed can be
+    /// locked for ever, and keeps nobody out.
+    pub fn is_at(&self, path: &Path) -> bool {
+        is_at(&self.file, path)
     }
 
     /// Turns a shared lock into an exclusive one; None, and the share given
@@ -83,6 +90,42 @@ impl Lock {
     pub fn file(&self) -> &File {
         &self.file
     }
+}
+
+/// The file of a lock that others share, kept open: they are seen here also
+/// when the file has lost its name.
+pub struct Shares {
+    file: File,
+    path: PathBuf,
+}
+
+impl Shares {
+    pub fn open(path: PathBuf) -> Result<Shares> {
+        Ok(Shares { file: open(&path)?, path })
+    }
+
+    /// Whether nobody holds a share. Then nobody gets one as long as this
+    /// process lives.
+    pub fn close_if_unused(&self) -> bool {
+        if self.file.try_lock().is_err() {
+            return false;
+        }
+        // Those who came after the file was taken away have another one.
+        let others = match is_at(&self.file, &self.path) {
+            true => Some(None),
+            false => Lock::try_exclusive(&self.path).ok().flatten().map(Some),
+        };
+        let Some(others) = others else {
+            let _ = self.file.unlock();
+            return false;
+        };
+        mem::forget((self.file.try_clone(), others));
+        true
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    sys::identity(path).is_ok_and(|there| sys::identity_of(file).is_ok_and(|held| held == there))
 }
 
 fn open(path: &Path) -> Result<File> {

@@ -10,9 +10,9 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::home::Home;
-use crate::lock::Lock;
+use crate::lock::{Lock, Shares};
 use crate::log_file;
-use crate::state::{self, State};
+use crate::state::{self, Lifetime, State};
 use crate::sys;
 use crate::terminal::{Mark, Terminal};
 
@@ -21,6 +21,8 @@ pub struct Tenure {
     /// Never unlocked but by the end of the process: whoever waits for the
     /// lock may rely on it that this process is gone.
     lock: ManuallyDrop<Lock>,
+    /// Of the `run`s that use this daemon.
+    shares: Option<Shares>,
     /// The home's directory.
     root: Option<String>,
     pub state: State,
@@ -30,7 +32,14 @@ impl Tenure {
     pub fn begin(home: &Home, lock: Lock, state: State) -> Tenure {
         lock.sign();
         let root = sys::identity(home.root()).ok();
-        Tenure { home: home.clone(), lock: ManuallyDrop::new(lock), root, state }
+        let shares = Shares::open(home.instance.users_lock()).ok();
+        Tenure { home: home.clone(), lock: ManuallyDrop::new(lock), shares, root, state }
+    }
+
+    /// Whether every `run` for which this daemon was started is gone without
+    /// having stopped it, as after a kill -9. Then no other may begin.
+    pub fn is_unused(&self) -> bool {
+        self.state.lifetime == Lifetime::Shared && self.shares.as_ref().is_some_and(Shares::close_if_unused)
     }
 
     /// Reports to the other commands, unless the place is no longer ours.
@@ -73,8 +82,7 @@ impl Tenure {
     }
 
     fn holds_its_lock(&self) -> bool {
-        let there = sys::identity(&self.home.instance.daemon_lock());
-        there.is_ok_and(|there| sys::identity_of(self.lock.file()).is_ok_and(|held| held == there))
+        self.lock.is_at(&self.home.instance.daemon_lock())
     }
 
     /// Opens the daemon's log anew when it was taken away.

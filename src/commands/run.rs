@@ -132,6 +132,11 @@ fn new_forwarder() -> Result<Forwarder> {
 
 /// The last `run` stops the daemon that was started for it.
 fn leave(context: &Context<'_>, users_lock: Lock) -> Result<()> {
+    // Of those who came after its file was taken away it says nothing; the
+    // daemon sees them all.
+    if !users_lock.is_at(&context.home.instance.users_lock()) {
+        return Ok(());
+    }
     // Kept until the daemon is gone: the next one waits, and starts anew.
     let Some(_alone) = users_lock.into_exclusive() else { return Ok(()) };
     let daemon = match Observed::of(&context.home.instance) {

@@ -53,6 +53,12 @@ impl Supervisor<'_> {
             return Err(error.into());
         }
         self.keep_log();
+        if let Some(database) = &mut self.plan.database
+            && !database.keep_lock()
+        {
+            let path = database.path().display();
+            self.terminal.warn_once(&format!("The lock of {path} was taken away: another Temporal may use it too."));
+        }
         let database = self.plan.database.as_ref().map(Database::path);
         let executable = &self.plan.installed.executable;
         let of_database = database.and_then(|path| Some((path, fate(path, self.belongings.database.as_ref())?)));

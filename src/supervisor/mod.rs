@@ -37,7 +37,6 @@ use crate::error::Result;
 use crate::events::{Event, Events, Halt};
 use crate::home::Home;
 use crate::install::Installed;
-use crate::lock::Lock;
 use crate::log_file;
 use crate::state::{Lifetime, Phase, Process};
 use crate::tenure::Tenure;
@@ -228,7 +227,7 @@ impl<'a> Supervisor<'a> {
                         return Ok(Watched::Ended(status));
                     }
                 }
-                Event::Deadline if self.is_unused() => return Err(Halt::StopRequested),
+                Event::Deadline if self.tenure.is_unused() => return Err(Halt::StopRequested),
                 Event::Deadline => {
                     self.look_after_belongings()?;
                     if !pulse.check(self) {
@@ -237,22 +236,6 @@ impl<'a> Supervisor<'a> {
                 }
                 Event::Keep => {}
             }
-        }
-    }
-
-    /// Whether every `run` for which this daemon was started is gone without
-    /// having stopped it, as after a kill -9. Then no other may begin.
-    fn is_unused(&self) -> bool {
-        if self.tenure.state.lifetime == Lifetime::Kept {
-            return false;
-        }
-        match Lock::try_exclusive(&self.plan.home.instance.users_lock()) {
-            // Held until this process is gone: a `run` that comes now waits.
-            Ok(Some(lock)) => {
-                std::mem::forget(lock);
-                true
-            }
-            _ => false,
         }
     }
 

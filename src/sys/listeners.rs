@@ -1,6 +1,8 @@
 //! Who listens on a port: what the kernel says, not who answers there.
 
-use std::net::{IpAddr, SocketAddr};
+#[cfg(any(target_os = "linux", test))]
+use std::net::IpAddr;
+use std::net::SocketAddr;
 
 /// Whether a process of the group that `leader` leads listens at `address`;
 /// None where the system does not say.

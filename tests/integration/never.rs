@@ -678,3 +678,43 @@ fn a_path_never_prints_lines_of_ours() {
         assert_eq!(outcome.stderr.lines().count(), 2, "{}", outcome.describe());
     }
 }
+
+#[test]
+fn a_command_keeps_its_temporal_when_the_run_directory_is_removed() {
+    let home = home();
+    let wait = |name: &str| format!("touch begun-{name}; until [ -e end-{name} ]; do sleep 0.01; done");
+    let begin = |name: &str| {
+        let run = home.stigmer(["local", "run", "--", "sh", "-c", &wait(name)]).spawn();
+        home.wait_for("the command", || home.root().join(format!("begun-{name}")).exists());
+        run
+    };
+    let end = |name: &str| fs::write(home.root().join(format!("end-{name}")), "").unwrap();
+    let first = begin("first");
+    fs::remove_dir_all(home.path().join("run")).unwrap();
+    home.wait_for("the state", || home.state_field("phase").as_deref() == Some("ready"));
+    let second = begin("second");
+    // The one whose share has no name any more takes nothing from the other.
+    end("first");
+    first.wait().success();
+    home.stigmer(["local", "status"]).run().success();
+    assert_eq!((home.starts().len(), home.stops().len()), (1, 0));
+    end("second");
+    second.wait().success();
+    home.wait_until_quiet(LIMIT);
+}
+
+#[test]
+fn a_database_whose_lock_is_removed_has_one_server_all_the_same() {
+    let (one, other) = (home(), home());
+    let lock = beside(&one, ".lock");
+    one.stigmer(["local", "start", "--detach"]).run().success();
+    fs::remove_file(&lock).unwrap();
+    one.wait_for("the lock", || lock.exists());
+    let argument = format!("--temporal-arg=--db-filename={}", one.database().display());
+    let mut second = other.stigmer(["local", "start", &argument]).spawn();
+    second.wait_for_stdout("Another Temporal uses");
+    second.signal(libc::SIGTERM);
+    second.wait();
+    assert_eq!(other.starts(), []);
+    stop(&one);
+}
