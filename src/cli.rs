@@ -74,7 +74,7 @@ impl CommandSpec {
         Error::usage(message.to_string()).usage_line(self.usage_line())
     }
 
-    fn usage_line(&self) -> String {
+    pub fn usage_line(&self) -> String {
         format!("{} {}", self.path, self.usage).trim_end().into()
     }
 
@@ -260,7 +260,8 @@ fn leaves<'a>(command: &'a &'static CommandSpec) -> &'a [&'static CommandSpec] {
     }
 }
 
-fn sentence(summary: &str) -> String {
+/// A summary, on a line of its own.
+pub fn sentence(summary: &str) -> String {
     let mut characters = summary.chars();
     let first = characters.next().into_iter().flat_map(char::to_uppercase);
     first.chain(characters).chain(['.']).collect()

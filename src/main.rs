@@ -7,7 +7,7 @@
 //!  argv ─────────> cli ──> Command, Options            what was typed
 //!  environment ──> config ──> Managed | External       what is meant, and who said so
 //!                    │
-//!  commands/       start run stop restart status logs completions, a file each
+//!  commands/       start run stop restart status logs completions man, a file each
 //!                    │
 //!  daemon/         one for each instance: occupancy, serve, detach, stop
 //!    ├── external      a Temporal elsewhere: reach it

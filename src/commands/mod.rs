@@ -3,6 +3,7 @@
 
 mod completions;
 mod logs;
+mod man;
 mod restart;
 mod run;
 mod start;
@@ -36,7 +37,7 @@ Environment:
 
 'stigmer COMMAND --help' shows more about a command.
 ",
-    action: Action::Group(&[&LOCAL, &completions::COMMAND]),
+    action: Action::Group(&[&LOCAL, &completions::COMMAND, &man::COMMAND]),
     ..CommandSpec::PLAIN
 };
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::process::binary;
 use crate::support::*;
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "",
     "local",
     "local start",
@@ -16,6 +16,7 @@ const COMMANDS: [&str; 9] = [
     "local status",
     "local logs",
     "completions",
+    "man",
 ];
 
 fn words(line: &str) -> Vec<&str> {
@@ -117,6 +118,34 @@ fn colour_glyphs_and_redrawing_follow_terminal_and_environment() {
     assert!(ascii.is_ascii() && ascii.contains("[+] Stigmer Daemon Ready."), "{ascii}");
 }
 
+#[test]
+fn the_manual_page_is_clean_roff_and_shows_what_was_meant() {
+    let home = Home::new();
+    let page = home.stigmer(["man"]).run();
+    page.success();
+    assert_eq!(page.stderr, "");
+    if !has("groff", &["--version"]) {
+        return skip("groff is missing");
+    }
+    let render = ["-ww", "-man", "-Tutf8", "-P-cbou", "-rLL=100n"];
+    let shown = Stigmer::of_program(&home, "groff".as_ref(), render).input(page.stdout.as_bytes()).run();
+    shown.success();
+    assert_eq!(shown.stderr, "");
+    let sections = ["NAME", "SYNOPSIS", "COMMANDS", "ENVIRONMENT", "FILES", "EXIT STATUS", "EXAMPLES"];
+    for section in sections {
+        shown.stdout_has(&format!("\n{section}\n"));
+    }
+    // Characters that roff would replace by others come out as they are typed.
+    for line in [
+        "  stigmer local start --temporal-arg --log-level --temporal-arg debug\n",
+        "  stigmer completions zsh > \"${fpath[1]}/_stigmer\"\n",
+        "  ~/.stigmer/bin/temporal.receipt\n",
+        "  pass ARG to 'temporal server start-dev' (repeatable)\n",
+    ] {
+        shown.stdout_has(line);
+    }
+}
+
 /// The completion script for `shell`, as a file in the home.
 fn completions(home: &Home, shell: &str) -> String {
     let outcome = home.stigmer(["completions", shell]).run();
@@ -132,7 +161,7 @@ fn completions(home: &Home, shell: &str) -> String {
 
 /// What is typed, and what must (`+`) or must not (`-`) be offered.
 const COMPLETED: [(&str, &str); 9] = [
-    ("stigmer ", "+local +completions -start"),
+    ("stigmer ", "+local +completions +man -start"),
     ("stigmer loc", "+local -completions"),
     ("stigmer local ", "+start +run +stop +restart +status +logs -completions"),
     ("stigmer local st", "+start +stop +status -logs"),
