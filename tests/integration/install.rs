@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tar::EntryType;
 
@@ -499,13 +500,15 @@ fn a_full_disk_is_reported_and_leaves_no_file() {
 }
 
 /// A small file system in memory; only root can mount one.
-struct SmallDisk {
-    path: std::path::PathBuf,
+pub struct SmallDisk {
+    pub path: std::path::PathBuf,
 }
 
 impl SmallDisk {
-    fn mount(bytes: u64) -> Option<SmallDisk> {
-        let path = std::env::temp_dir().join(format!("stigmer-test-disk-{}", std::process::id()));
+    pub fn mount(bytes: u64) -> Option<SmallDisk> {
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("stigmer-test-disk-{}-{number}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         let options = format!("size={bytes},mode=0755");
         let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).output();

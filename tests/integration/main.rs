@@ -10,6 +10,7 @@ mod download;
 mod errors;
 mod external;
 mod install;
+mod installer;
 mod layers;
 mod lifecycle;
 mod namespaces;

@@ -19,7 +19,7 @@ const FIRST_PORT: u32 = 15_000;
 const PORTS: u32 = 15_000;
 const LOG_LINES: usize = 40;
 /// A user without any privileges.
-const NOBODY: u32 = 65_534;
+pub const NOBODY: u32 = 65_534;
 
 /// A user's home directory, with stigmer's home `.stigmer` in it, the records
 /// of the stand-in beside it, and two ports. All of it is gone after the test,
