@@ -5,7 +5,10 @@ PREFIX ?= /usr/local
 ARCH ?= $(shell uname -m | sed s/arm64/aarch64/)
 # What builds the static binary: `rustup`, or a script such as .ci/static.
 STATIC ?= rustup
-export STATIC
+# Where releases are published; what is made here names no place without it.
+REPOSITORY ?= $(shell sed -n 's/^repository = "\(.*\)"/\1/p' Cargo.toml)
+# Debian packages must name somebody.
+MAINTAINER ?= stigmer maintainers <stigmer@localhost>
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 TARGET := $(ARCH)-unknown-linux-musl
@@ -14,9 +17,14 @@ PINNED := $(shell sed -n 's/^version //p' src/pinned.txt)
 RELEASES := https://github.com/temporalio/cli/releases/download/v$(PINNED)/checksums.txt
 # Releases, fetched as they are or packed from the Python package.
 FETCHED := $(TARGET_DIR)/mirror
+# Every time in a package is that of the last commit.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+export VERSION STATIC REPOSITORY MAINTAINER SOURCE_DATE_EPOCH
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-hermetic test-full fuzz picture bench lint static dist pin mirror install uninstall ci clean
+.NOTPARALLEL:
+.PHONY: help build run test test-hermetic test-full fuzz picture bench lint static stage dist deb wheel npm packages \
+  formula pin mirror install uninstall ci clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,21 +75,30 @@ else
 	$(STATIC) $(ARCH)
 endif
 
-dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
-dist: static ## make dist/stigmer-<version>-<target>.tar.gz, reproducibly
-	rm -rf dist/stage && mkdir -p dist/stage/stigmer-$(VERSION)/completions
-	install -m 755 target/static/$(TARGET)/dist/stigmer dist/stage/stigmer-$(VERSION)/stigmer
-	install -m 644 README.md LICENSE dist/stage/stigmer-$(VERSION)/
-	@# Where the binary is for another architecture, a build for this machine prints them.
-	stigmer=target/static/$(TARGET)/dist/stigmer; \
-	$$stigmer --version > /dev/null 2>&1 || { cargo build --locked -q && stigmer="$(TARGET_DIR)/debug/stigmer"; }; \
-	"$$stigmer" completions bash > dist/stage/stigmer-$(VERSION)/completions/stigmer.bash && \
-	"$$stigmer" completions zsh > dist/stage/stigmer-$(VERSION)/completions/_stigmer && \
-	"$$stigmer" completions fish > dist/stage/stigmer-$(VERSION)/completions/stigmer.fish
-	tar -C dist/stage --sort=name --owner=0 --group=0 --numeric-owner --mode=u+rwX,go+rX,go-w --mtime=@$$SOURCE_DATE_EPOCH \
-	  -cf - stigmer-$(VERSION) | gzip -n -9 > dist/stigmer-$(VERSION)-$(TARGET).tar.gz
-	rm -rf dist/stage
-	cd dist && sha256sum stigmer-$(VERSION)-*.tar.gz > SHA256SUMS && cat SHA256SUMS
+stage: static
+	@.packaging/stage $(TARGET) target/static/$(TARGET)/dist/stigmer
+
+dist: stage ## make the archive of ARCH in dist/, the same bytes each time
+	@.packaging/archive $(TARGET)
+	@.packaging/sums
+
+deb: stage ## make the Debian package
+	@.packaging/deb $(TARGET)
+	@.packaging/sums
+
+wheel: stage ## make the Python wheel
+	@python3 .packaging/wheel.py $(TARGET)
+	@.packaging/sums
+
+npm: stage ## make the npm packages
+	@python3 .packaging/npm.py $(TARGET)
+	@.packaging/sums
+
+packages: dist deb wheel npm ## make all four of them
+
+formula: ## make the Homebrew formula for the archives in dist/
+	@.packaging/formula
+	@.packaging/sums
 
 fuzz: ## fuzz whatever reads untrusted bytes (SECONDS_EACH=600)
 	tests/fuzz/run

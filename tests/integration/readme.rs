@@ -61,6 +61,17 @@ const COMMANDS: [Row; 13] = [
     }),
 ];
 
+/// Ways to install what CI makes, and the script of CI that goes each; nothing
+/// here has a Homebrew.
+const INSTALLED_BY_CI: [(&str, &str); 6] = [
+    ("sh install.sh", ".ci/roots"),
+    ("sudo dpkg -i stigmer_*_amd64.deb", ".ci/roots"),
+    ("pip install stigmer-*_x86_64.whl", ".ci/roots"),
+    ("npm install --offline ./stigmer-*.tgz", ".ci/roots"),
+    ("brew install ./stigmer.rb", ""),
+    ("cargo install --path .", ".ci/crate"),
+];
+
 fn use_a_temporal_elsewhere(desk: &Desk, line: &str) {
     let elsewhere = Home::new().with_stand_in();
     elsewhere.stigmer(["local", "start", "--detach"]).run().success();
@@ -129,7 +140,10 @@ fn quoted() -> Vec<String> {
 fn every_command_of_the_readme_is_typed() {
     let desk = Desk::new(Home::new().with_stand_in());
     desk.home.behave("say good morning");
+    let is_by_ci = |line: &String| INSTALLED_BY_CI.iter().any(|(command, _)| command == line);
     let lines: Vec<String> = commands().into_iter().filter(|line| !line.starts_with("make ")).collect();
+    let (by_ci, lines): (Vec<String>, Vec<String>) = lines.into_iter().partition(is_by_ci);
+    assert_eq!(by_ci, INSTALLED_BY_CI.map(|(line, _)| line), "CI does not go the README's ways to install");
     for line in &lines {
         let row = COMMANDS.iter().find(|(command, _)| command == line);
         let (_, type_it) = row.unwrap_or_else(|| panic!("nobody types '{line}' of the README"));
@@ -137,6 +151,16 @@ fn every_command_of_the_readme_is_typed() {
     }
     for (command, _) in COMMANDS {
         assert!(lines.iter().any(|line| line == command), "'{command}' is not in the README");
+    }
+}
+
+#[test]
+fn every_way_to_install_of_the_readme_is_gone_by_ci() {
+    let file = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    for (line, script) in INSTALLED_BY_CI.into_iter().filter(|(_, script)| !script.is_empty()) {
+        let typed = line.trim_start_matches("sudo ");
+        assert!(file(script).contains(typed), "{script} does not type '{typed}'");
+        assert!(file(".ci/run").contains(script), "{script} is not a step of CI");
     }
 }
 
