@@ -234,57 +234,51 @@ fn it_installs_what_is_verified_twice_the_same_and_removes_exactly_that() {
     }
 }
 
+/// What is wrong with a server, and the words of the error.
+type Fault<'a> = (&'a str, &'a dyn Fn(&ReleaseServer), &'a [&'a str]);
+
 #[test]
 fn what_is_not_verified_or_not_whole_is_not_installed() {
     let good = archive("9.9.9", &program("9.9.9"));
     let path = format!("/{}", archive_name("9.9.9"));
-    let cases: [(&str, &dyn Fn(&ReleaseServer), &[&str]); 6] = [
+    let cut = |server: &ReleaseServer, file: File| {
+        server.put(&path, file.without_ranges());
+        server.always(&path, Reply::Cut(200, Cut::Close));
+    };
+    let lose = |server: &ReleaseServer, path: &str| server.always(path, Reply::status("404 Not Found"));
+    let changed = [&good[..], b"x"].concat();
+    let faults: [Fault; 6] = [
         (
             "wrong bytes",
-            &|server| server.put(&path, File::new([&good[..], b"x"].concat())),
-            &["cannot trust", &path, &sha256(&good), "hint: "],
+            &|server| server.put(&path, File::new(&changed[..])),
+            &["cannot trust", &path, &sha256(&good), &sha256(&changed), "hint: "],
         ),
-        (
-            "cut",
-            &|server| {
-                server.put(&path, File::new(&good[..]).without_ranges());
-                server.always(&path, Reply::Cut(200, Cut::Close));
-            },
-            &["cannot download", &path, "hint: "],
-        ),
+        ("cut", &|server| cut(server, File::new(&good[..])), &["cannot download", &path, "hint: "]),
         (
             "cut, and nobody can know",
-            &|server| {
-                server.put(&path, File::new(&good[..]).without_length().without_ranges());
-                server.always(&path, Reply::Cut(200, Cut::Close));
-            },
+            &|server| cut(server, File::new(&good[..]).without_length()),
             &["cannot trust", &path, "changed or cut"],
         ),
-        (
-            "no archive",
-            &|server| server.always(&path, Reply::status("404 Not Found")),
-            &["cannot download", &path, "404"],
-        ),
-        (
-            "no sums",
-            &|server| server.always("/SHA256SUMS", Reply::status("404 Not Found")),
-            &["cannot download", "/SHA256SUMS", "404"],
-        ),
+        ("no archive", &|server| lose(server, &path), &["cannot download", &path, "404"]),
+        ("no sums", &|server| lose(server, "/SHA256SUMS"), &["cannot download", "/SHA256SUMS", "404"]),
         ("another page", &|server| server.put("/SHA256SUMS", File::new("<html>\n")), &["lists no archive", &target()]),
     ];
     for world in World::all() {
-        for (name, prepare, words) in &cases {
-            let desk = Desk::new(world);
-            desk.from(&released("9.9.8", &archive("9.9.8", &program("9.9.8")))).run().success();
-            let before = files(&desk.prefix);
-            let server = released("9.9.9", &good);
-            prepare(&server);
-            let outcome = desk.from(&server).run();
-            println!("{world:?}, {name}");
-            outcome.fails_with(words);
-            desk.assert_untouched(&outcome, &before);
-        }
+        faults.iter().for_each(|fault| assert_refused(world, &good, fault));
     }
+}
+
+#[track_caller]
+fn assert_refused(world: World, good: &[u8], (name, prepare, words): &Fault) {
+    println!("{world:?}: {name}");
+    let desk = Desk::new(world);
+    desk.from(&released("9.9.8", &archive("9.9.8", &program("9.9.8")))).run().success();
+    let before = files(&desk.prefix);
+    let server = released("9.9.9", good);
+    prepare(&server);
+    let outcome = desk.from(&server).run();
+    outcome.fails_with(words);
+    desk.assert_untouched(&outcome, &before);
 }
 
 #[test]
