@@ -109,7 +109,10 @@ fn take<E: From<Error>>(step: &Step<'_>, name: &str, client: Client<'_>, wait: W
             // Whoever asked for the namespace before it was made has left it
             // unknown for a while.
             Err(why) if why.contains("is not found") && Instant::now() < deadline => wait(after(RETRY))?,
-            Err(why) => return Err(Error::new(format!("cannot {}: {why}", step.in_words(name))).into()),
+            Err(why) => {
+                let error = Error::new(format!("cannot {}: {}", step.in_words(name), why.trim_end_matches('.')));
+                return Err(error.hint(step.hint()).into());
+            }
         }
     }
 }
@@ -124,6 +127,13 @@ impl Step<'_> {
             Step::Add(SearchAttribute { name, kind }) => {
                 ["search-attribute", "create", "--name", name, "--type", kind.name()].map(str::to_owned).to_vec()
             }
+        }
+    }
+
+    fn hint(&self) -> &'static str {
+        match self {
+            Step::Retain(_) => "check --retention, and see 'stigmer local logs'",
+            Step::Add(_) => "check --search-attribute, and see 'stigmer local logs'",
         }
     }
 
@@ -146,7 +156,10 @@ fn create<E: From<Error>>(name: &str, retention: Duration, client: Client<'_>, w
     match client.call(name, &arguments, wait)? {
         Ok(_) => Ok(true),
         Err(why) if why.contains("already exists") => Ok(false),
-        Err(why) => Err(Error::new(format!("cannot make the namespace {name}: {why}")).into()),
+        Err(why) => {
+            let error = Error::new(format!("cannot make the namespace {name}: {}", why.trim_end_matches('.')));
+            Err(error.hint("check the name, given by --namespace or TEMPORAL_NAMESPACE").into())
+        }
     }
 }
 
@@ -154,7 +167,10 @@ fn create<E: From<Error>>(name: &str, retention: Duration, client: Client<'_>, w
 fn describe<E: From<Error>>(name: &str, client: Client<'_>, wait: Wait<'_, E>) -> Result<Found, E> {
     match client.call(name, &["namespace", "describe", "--output", "json"], wait)? {
         Ok(text) => Ok(parse(&text)),
-        Err(why) => Err(Error::new(format!("cannot look at namespace {name}: {why}")).into()),
+        Err(why) => {
+            let error = Error::new(format!("cannot look at namespace {name}: {}", why.trim_end_matches('.')));
+            Err(error.hint("see 'stigmer local logs'").into())
+        }
     }
 }
 

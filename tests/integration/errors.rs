@@ -323,6 +323,10 @@ fn usage_cases() -> Vec<Case> {
         line("local start --ip localhost", 2, &["--ip", "localhost", "127.0.0.1"]),
         line("local start --temporal-version latest", 2, &["--temporal-version", "latest", pinned::VERSION]),
         line("local start --ready-timeout soon", 2, &["--ready-timeout", "soon", "86400"]),
+        line("local start --namespace=", 2, &["--namespace"]),
+        line("local start --search-attribute Amount=Integer", 2, &["--search-attribute", "Amount=Integer", "Keyword"]),
+        line("local start --search-attribute A=Int --search-attribute A=Text", 2, &["A=Int", "A=Text"]),
+        line("local start --retention 5m", 2, &["--retention", "5m", "1h"]),
         line("local start --mirror ftp://mirror.example", 2, &["--mirror", "ftp://mirror.example"]),
         line("local start --temporal-host http://t.example", 2, &["--temporal-host", "http://t.example"]),
         line("local start --temporal-host t.example --port 1", 2, &["--temporal-host", "--port"]),
@@ -543,6 +547,18 @@ fn conflict_cases() -> Vec<Case> {
             fs::create_dir_all(home.database().parent().unwrap()).unwrap();
             fs::write(home.database(), "not of Temporal").unwrap();
             start_stand_in(home, &[]).run().into()
+        }),
+        case("a search attribute of another type", 1, &["default", "Amount=Int", "Amount=Text"], |home| {
+            start_stand_in(home, &["--detach", "--search-attribute", "Amount=Int"]).run().success();
+            let printed = start_stand_in(home, &["--search-attribute", "Amount=Text"]).run().into();
+            home.stigmer(["local", "stop"]).run().success();
+            printed
+        }),
+        case("a namespace that Temporal does not make", 1, &["namespace orders"], |home| {
+            start_stand_in(home, &["--detach"]).run().success();
+            home.stigmer(["local", "stop"]).run().success();
+            home.behave("operator-says the name is not valid");
+            start_stand_in(home, &["--namespace", "orders"]).run().into()
         }),
         case("another Temporal uses the database", 1, &["{home}/data/temporal.db"], |home| {
             start_stand_in(home, &["--detach"]).run().success();
