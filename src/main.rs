@@ -45,7 +45,7 @@
 //!  database  external  install  namespaces  tenure
 //!  config  health  state  log_file
 //!  cli  release  lock  events
-//!  home  digest  own_file  terminal
+//!  certificates  home  digest  own_file  terminal
 //!  ownership
 //!  sys
 //!  clock  error  pinned
@@ -57,6 +57,7 @@
 //! `release`.
 #![deny(unsafe_code)]
 
+mod certificates;
 mod cli;
 mod clock;
 mod commands;

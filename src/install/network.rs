@@ -10,12 +10,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ureq::http::{Response, Uri};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body, Proxy, ProxyProtocol};
 
 use super::failure::Failure;
+use crate::certificates;
 use crate::error::{Error, Result, reason};
 use crate::release::without_credentials;
 
@@ -50,7 +51,7 @@ impl Settings {
             http_proxy: text("HTTP_PROXY"),
             all_proxy: text("ALL_PROXY"),
             no_proxy: text("NO_PROXY").unwrap_or_default(),
-            certificates: variable("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from),
+            certificates: certificates::file(variable),
         }
     }
 
@@ -106,20 +107,8 @@ impl Client {
         let additional = match &settings.certificates {
             None => None,
             Some(path) => {
-                let failed = |why: &str| {
-                    Error::new(format!("cannot read the certificates in {}: {why}", path.display()))
-                        .hint("SSL_CERT_FILE must name a file of PEM certificates, or be unset")
-                };
-                let pem = std::fs::read(path).map_err(|cause| failed(&reason(&cause)))?;
-                let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
-                    .filter_map(|item| match item {
-                        Ok(PemItem::Certificate(certificate)) => Some(certificate),
-                        _ => None,
-                    })
-                    .collect();
-                if certificates.is_empty() {
-                    return Err(failed("there is none in it"));
-                }
+                let read = certificates::read(path)?;
+                let certificates: Vec<_> = read.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
                 Some(agent(RootCerts::new_with_certs(&certificates)))
             }
         };

@@ -1,6 +1,8 @@
 //! The program's own modules, as a library for the fuzz targets.
 #![allow(dead_code, unused_imports)]
 
+#[path = "../../../src/certificates.rs"]
+mod certificates;
 #[path = "../../../src/cli.rs"]
 mod cli;
 #[path = "../../../src/clock.rs"]
