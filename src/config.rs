@@ -75,14 +75,20 @@ pub enum DatabaseChoice {
 /// A Temporal that somebody else runs.
 #[derive(Debug)]
 pub struct External {
-    pub address: Setting<Address>,
-    /// Never empty; the first is the one that clients are told.
-    pub namespaces: Setting<Vec<String>>,
+    pub connection: Connection,
     /// Flags that were given, and mean nothing here.
     pub ignored: Vec<&'static str>,
 }
 
-impl External {
+/// How an external Temporal is reached: what `start`, `run` and the daemon share.
+#[derive(Debug)]
+pub struct Connection {
+    pub address: Setting<Address>,
+    /// Never empty; the first is the one that clients are told.
+    pub namespaces: Setting<Vec<String>>,
+}
+
+impl Connection {
     /// The one that clients are told.
     pub fn namespace(&self) -> &str {
         self.namespaces.value.first().map_or("", String::as_str)
@@ -262,7 +268,8 @@ impl Resolver<'_> {
             Error::usage(format!("{} cannot be '{shown}': {}", typed.source, why.what)).hint(why.hint)
         })?;
         let address = Setting { value: address, source: typed.source };
-        Ok(External { address, namespaces: self.namespaces()?, ignored })
+        let connection = Connection { address, namespaces: self.namespaces()? };
+        Ok(External { connection, ignored })
     }
 
     /// All that were typed, or the one of the variable; each once.
@@ -634,9 +641,9 @@ mod tests {
             Ok(Config::External(external)) => external,
             other => panic!("{other:?}"),
         };
-        assert_eq!(external(typed(&[host]), &environment).address.value.to_string(), "a.example:7233");
+        assert_eq!(external(typed(&[host]), &environment).connection.address.value.to_string(), "a.example:7233");
         let ignoring = external(typed(&[port]), &environment);
-        assert_eq!(ignoring.address.source, Source::Variable("TEMPORAL_SERVICE_ADDRESS"));
+        assert_eq!(ignoring.connection.address.source, Source::Variable("TEMPORAL_SERVICE_ADDRESS"));
         assert_eq!(ignoring.ignored, ["port"]);
         assert_eq!(resolve_with(typed(&[host, port]), &[]).unwrap_err().exit_code(), 2);
     }
@@ -671,7 +678,7 @@ mod tests {
     fn a_namespace_goes_with_an_external_temporal() {
         let options = typed(&[(&cli::TEMPORAL_HOST, "a.example"), (&cli::NAMESPACE, "orders")]);
         let Ok(Config::External(external)) = resolve_with(options, &[]) else { panic!() };
-        assert_eq!(external.namespaces.value, ["orders"]);
+        assert_eq!(external.connection.namespaces.value, ["orders"]);
         let retention = typed(&[(&cli::TEMPORAL_HOST, "a.example"), (&cli::RETENTION, "7d")]);
         assert_eq!(resolve_with(retention, &[]).unwrap_err().exit_code(), 2);
     }

@@ -1,8 +1,8 @@
 //! One question to a Temporal frontend: do you serve?
 //!
-//! The gRPC health check over cleartext HTTP/2, with one fixed request, because
-//! an open port is no serving server: right after it opens, Temporal answers
-//! NOT_SERVING for some milliseconds.
+//! The gRPC health check over HTTP/2, in one request, because an open port is
+//! not yet a serving server: right after it opens, Temporal answers NOT_SERVING
+//! for some milliseconds.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,9 +16,9 @@ use crate::sys::{self, Ready};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
     Serving,
-    /// It speaks gRPC, and serves not, or not yet.
+    /// It speaks gRPC and does not serve, or not yet.
     NotServing,
-    /// It speaks gRPC, but knows no health check.
+    /// It speaks gRPC, but has no health check.
     NoHealthCheck,
     /// It takes connections and speaks something else, TLS perhaps.
     NoGrpc,
@@ -30,7 +30,7 @@ pub enum Health {
     Interrupted,
 }
 
-/// Asks `address`, until `deadline` at the latest.
+/// Asks `address` over cleartext, until `deadline` at the latest.
 pub fn check(address: SocketAddr, deadline: Instant, interrupt: Option<BorrowedFd<'_>>) -> Health {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {
@@ -43,8 +43,18 @@ pub fn check(address: SocketAddr, deadline: Instant, interrupt: Option<BorrowedF
         }
         Err(cause) => return Health::Unreachable(reason(&cause)),
     };
+    ask(&mut stream, "localhost", deadline, interrupt)
+}
+
+/// Asks the one at the other end of `stream`, as `authority`.
+pub fn ask<S: Read + Write + AsFd>(
+    stream: &mut S,
+    authority: &str,
+    deadline: Instant,
+    interrupt: Option<BorrowedFd<'_>>,
+) -> Health {
     // The request fits any socket buffer, so writing does not block.
-    if stream.write_all(&request()).is_err() {
+    if stream.write_all(&request(authority)).is_err() {
         return Health::NoGrpc;
     }
     let mut received = Vec::new();
@@ -98,7 +108,7 @@ const OUR_STREAM: u32 = 1;
 const MAX_FRAME: usize = 16_384;
 
 /// The whole client side of the conversation (RFC 9113).
-fn request() -> Vec<u8> {
+fn request(authority: &str) -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     push_frame(&mut bytes, FRAME_SETTINGS, 0, 0, &[]);
     let mut headers = Vec::new();
@@ -106,7 +116,7 @@ fn request() -> Vec<u8> {
         (":method", "POST"),
         (":scheme", "http"),
         (":path", "/grpc.health.v1.Health/Check"),
-        (":authority", "localhost"),
+        (":authority", authority),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
     ] {
@@ -225,7 +235,7 @@ mod tests {
 
     #[test]
     fn the_request_is_what_temporal_was_seen_to_take() {
-        let request = request();
+        let request = request("localhost");
         assert!(request.starts_with(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"));
         let data = &request[request.len() - SERVICE.len() - 7..];
         assert_eq!(data[..7], [0, 0, 0, 0, 49, 0x0a, 47]);
@@ -292,7 +302,7 @@ mod tests {
         let (read, write) = std::io::pipe().unwrap();
         drop(write);
         assert_eq!(check(address, after(Duration::from_secs(60)), Some(read.as_fd())), Health::Interrupted);
-        // Of the ports that no test can be given: tcpmux, which nobody serves.
+        // tcpmux: nobody serves it, and no test is ever given this port.
         let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
         assert_eq!(check(nobody, soon(), None), Health::Unreachable("connection refused".into()));
     }

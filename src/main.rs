@@ -10,7 +10,7 @@
 //!  commands/       start run stop restart status logs completions man, a file each
 //!                    │
 //!  daemon/         one for each instance: occupancy, serve, detach, stop
-//!    ├── external      a Temporal elsewhere: reach it
+//!    ├── external/     a Temporal elsewhere: reach it
 //!    ├── install/      find, fetch, put in place ──> Installed: an executable that may be run
 //!    │     fetch         a release ──> Fetched: verified, not yet in place
 //!    │     trust         what it must be

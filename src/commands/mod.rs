@@ -104,7 +104,7 @@ pub fn warn_of_differences(config: &Config, state: &State, terminal: &mut Termin
     let address = match config {
         Config::Managed(managed) if managed.port.source.is_explicit() => Some(managed.local_address().to_string()),
         Config::Managed(_) => None,
-        Config::External(external) => Some(external.address.value.to_string()),
+        Config::External(external) => Some(external.connection.address.value.to_string()),
     };
     if let Some(address) = address.filter(|address| *address != state.address) {
         warn(&format!("at {}", state.address), &format!("at {address}"));

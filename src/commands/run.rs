@@ -51,7 +51,8 @@ fn run(typed: &Typed) -> Result<u8> {
     let mut terminal = Terminal::new(Stream::Stderr, context.variable);
     if let Config::External(external) = config {
         external::connect(external, &mut terminal)?;
-        let place = Place { address: external.address.value.to_string(), namespace: external.namespace().into() };
+        let connection = &external.connection;
+        let place = Place { address: connection.address.value.to_string(), namespace: connection.namespace().into() };
         return run_command(&place, new_forwarder()?, &typed.operands);
     }
     context.home.create()?;
@@ -122,7 +123,7 @@ fn namespace<'a>(config: &'a Config, state: &'a State) -> &'a str {
     match (config, state.namespaces.first()) {
         (Config::Managed(managed), Some(namespace)) if !managed.namespaces.names.source.is_explicit() => namespace,
         (Config::Managed(managed), _) => managed.namespaces.first(),
-        (Config::External(external), _) => external.namespace(),
+        (Config::External(external), _) => external.connection.namespace(),
     }
 }
 

@@ -107,7 +107,9 @@ fn new_state(request: &Request<'_>) -> State {
         Config::Managed(managed) => {
             (Mode::Managed, managed.local_address().to_string(), &managed.namespaces.names.value)
         }
-        Config::External(external) => (Mode::External, external.address.value.to_string(), &external.namespaces.value),
+        Config::External(external) => {
+            (Mode::External, external.connection.address.value.to_string(), &external.connection.namespaces.value)
+        }
     };
     State {
         daemon: Process::current(),

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::clock::after;
-use crate::config::{Address, External};
+use crate::config::{Address, Connection, External};
 use crate::error::{Error, Result};
 use crate::health::{self, Health};
 use crate::terminal::{Mark, Terminal};
@@ -15,9 +15,10 @@ use crate::terminal::{Mark, Terminal};
 const TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Tells which Temporal is used and why, and checks that it can be reached.
+/// Reports which Temporal is used and why, and checks that it can be reached.
 pub fn connect(config: &External, terminal: &mut Terminal) -> Result<()> {
-    let (address, source) = (&config.address.value, config.address.source);
+    let Connection { address, .. } = &config.connection;
+    let (address, source) = (&address.value, address.source);
     for flag in &config.ignored {
         terminal.line(Mark::Warning, &format!("--{flag} is ignored: {source} selects an external Temporal"));
     }
@@ -38,7 +39,7 @@ pub fn connect(config: &External, terminal: &mut Terminal) -> Result<()> {
 pub enum Reached {
     /// It answers the health check.
     Serving,
-    /// It takes connections; whether it serves cannot be told.
+    /// It takes connections; whether it serves is not known.
     Connected,
 }
 
@@ -97,8 +98,8 @@ mod tests {
     }
 
     #[test]
-    fn a_refusing_address_is_told_with_its_cause() {
-        // Of the ports that no test can be given: tcpmux, which nobody serves.
+    fn a_refusing_address_is_reported_with_its_cause() {
+        // tcpmux: nobody serves it, and no test is ever given this port.
         let why = reach(&at("127.0.0.1", 1), TIMEOUT).unwrap_err();
         assert_eq!(why, "127.0.0.1:1: connection refused");
     }
