@@ -44,7 +44,7 @@
 //!  supervisor
 //!  database  external  install  namespaces  tenure
 //!  config  health  state  log_file
-//!  cli  release  lock  events
+//!  cli  release  lock  events  grpc
 //!  certificates  home  digest  own_file  terminal
 //!  ownership
 //!  sys
@@ -68,6 +68,7 @@ mod digest;
 mod error;
 mod events;
 mod external;
+mod grpc;
 mod health;
 mod home;
 mod install;

@@ -13,8 +13,8 @@ pub mod config;
 mod digest;
 #[path = "../../../src/error.rs"]
 mod error;
-#[path = "../../../src/health.rs"]
-pub mod health;
+#[path = "../../../src/grpc/mod.rs"]
+pub mod grpc;
 #[path = "../../../src/home.rs"]
 mod home;
 #[path = "../../../src/install/mod.rs"]

@@ -1,5 +1,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    stigmer_fuzz::health::fuzz(data);
+    stigmer_fuzz::grpc::fuzz(data);
 });
