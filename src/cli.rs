@@ -216,6 +216,25 @@ pub const SERVER_OPTIONS: &[&OptionSpec] = &[
     &OFFLINE,
 ];
 
+pub const TLS: OptionSpec = switch("tls", "encrypt; found out where nothing says so").variable("TEMPORAL_TLS");
+pub const TLS_CA_PATH: OptionSpec = setting("tls-ca-path", "FILE", "authorities to trust instead of the built-in ones")
+    .variable("TEMPORAL_TLS_SERVER_CA_CERT_PATH")
+    .path();
+pub const TLS_CERT_PATH: OptionSpec = setting("tls-cert-path", "FILE", "client certificate, with its key")
+    .variable("TEMPORAL_TLS_CLIENT_CERT_PATH")
+    .path();
+pub const TLS_KEY_PATH: OptionSpec =
+    setting("tls-key-path", "FILE", "key of the client certificate").variable("TEMPORAL_TLS_CLIENT_KEY_PATH").path();
+pub const TLS_SERVER_NAME: OptionSpec =
+    setting("tls-server-name", "NAME", "name to expect in its certificate").variable("TEMPORAL_TLS_SERVER_NAME");
+pub const TLS_UNVERIFIED: OptionSpec = switch("tls-disable-host-verification", "trust whoever answers there")
+    .variable("TEMPORAL_TLS_DISABLE_HOST_VERIFICATION");
+
+/// What only an external Temporal needs. A key has a variable alone: a command
+/// line is no place for a secret.
+pub const EXTERNAL_OPTIONS: &[&OptionSpec] =
+    &[&TLS, &TLS_CA_PATH, &TLS_CERT_PATH, &TLS_KEY_PATH, &TLS_SERVER_NAME, &TLS_UNVERIFIED];
+
 /// The help screen of a command.
 pub fn help(command: &CommandSpec) -> String {
     let mut text = format!("{}\n\nUsage: {}\n", sentence(command.summary), command.usage_line());
@@ -227,10 +246,15 @@ pub fn help(command: &CommandSpec) -> String {
         }
     }
     text.push_str("\nOptions:\n");
-    command.options().for_each(|option| text.push_str(&help_row(option)));
+    let usual = command.options.iter().filter(|group| **group != EXTERNAL_OPTIONS);
+    usual.copied().flatten().for_each(|option| text.push_str(&help_row(option)));
     text.push_str(&format!("  {:<32}  show this help\n", "-h, --help"));
     if command.is_top() {
         text.push_str(&format!("  {:<32}  show the version\n", "-V, --version"));
+    }
+    if command.options.contains(&EXTERNAL_OPTIONS) {
+        text.push_str("\nFor an external Temporal, beside TEMPORAL_API_KEY and TEMPORAL_GRPC_META_*:\n");
+        EXTERNAL_OPTIONS.iter().for_each(|option| text.push_str(&help_row(option)));
     }
     if !command.notes.is_empty() {
         text.push_str(&format!("\n{}", command.notes));
@@ -477,7 +501,7 @@ mod tests {
             let (variable, default) = (cell(variable.as_deref()), cell(option.default));
             format!("| '--{}' | {variable}| {default}| {} |", flag.replace('|', "\\|"), option.help)
         };
-        let mut expected: Vec<_> = SERVER_OPTIONS.iter().map(expected).collect();
+        let mut expected: Vec<_> = SERVER_OPTIONS.iter().chain(EXTERNAL_OPTIONS).map(expected).collect();
         let readme = include_str!("../README.md").replace('`', "'");
         let mut found: Vec<_> = readme.lines().filter(|line| line.starts_with("| '--")).collect();
         // Symptoms and their cure stand in a table of two columns.

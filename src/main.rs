@@ -10,7 +10,11 @@
 //!  commands/       start run stop restart status logs completions man, a file each
 //!                    │
 //!  daemon/         one for each instance: occupancy, serve, detach, stop
-//!    ├── external/     a Temporal elsewhere: reach it
+//!    ├── external/     a Temporal elsewhere: can one work with it, and still?
+//!    │     probe         asked step by step, as its clients would
+//!    │     tls           verified, with HTTP/2 in it
+//!    │     cause         what is wrong, and the setting to change
+//!    │     watch         asked again as long as the daemon serves it
 //!    ├── install/      find, fetch, put in place ──> Installed: an executable that may be run
 //!    │     fetch         a release ──> Fetched: verified, not yet in place
 //!    │     trust         what it must be
@@ -42,7 +46,8 @@
 //!  commands
 //!  daemon
 //!  supervisor
-//!  database  external  install  namespaces  tenure
+//!  external
+//!  database  install  namespaces  tenure
 //!  config  health  state  log_file
 //!  cli  release  lock  events  grpc
 //!  certificates  home  digest  own_file  terminal

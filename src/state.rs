@@ -33,6 +33,8 @@ pub struct State {
     pub database: Option<PathBuf>,
     /// The directory in which this was written.
     pub place: Option<String>,
+    /// None where Temporal is ours.
+    pub external: Option<External>,
     /// Times that Temporal was started again after it failed.
     pub restarts: u64,
     /// Times that Temporal became ready.
@@ -44,6 +46,63 @@ pub struct State {
 /// What tells the directory of an instance from a copy of it.
 pub fn place(instance: &Instance) -> Option<String> {
     sys::identity(instance.state().parent()?).ok()
+}
+
+/// What is known of an external Temporal; no secret is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct External {
+    /// The version of TLS; None over cleartext.
+    pub tls: Option<String>,
+    pub server: Option<String>,
+    /// What clients need in their environment; None: must not have.
+    pub variables: Vec<(String, Option<String>)>,
+    pub lost: Option<Lost>,
+    /// Times that the daemon looked because it was asked to, or found a change.
+    pub checks: u64,
+}
+
+/// Since when it cannot be used, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lost {
+    /// Unix time, seconds.
+    pub since: u64,
+    pub why: String,
+}
+
+impl External {
+    fn fields(&self) -> Vec<(String, Option<String>)> {
+        let mut fields = vec![
+            ("checks".to_owned(), Some(self.checks.to_string())),
+            ("tls".to_owned(), self.tls.clone()),
+            ("server".to_owned(), self.server.clone()),
+            ("lost_since".to_owned(), self.lost.as_ref().map(|lost| lost.since.to_string())),
+            ("lost_why".to_owned(), self.lost.as_ref().map(|lost| lost.why.clone())),
+        ];
+        fields.extend(self.variables.iter().map(|(name, value)| match value {
+            Some(value) => (format!("set_{name}"), Some(value.clone())),
+            None => (format!("unset_{name}"), Some(String::new())),
+        }));
+        fields
+    }
+
+    fn parse(text: &str) -> Option<External> {
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let variable = |line: &str| {
+            let (name, value) = line.split_once('=')?;
+            let set = name.strip_prefix("set_").map(|name| (name.to_owned(), Some(value.to_owned())));
+            set.or_else(|| Some((name.strip_prefix("unset_")?.to_owned(), None)))
+        };
+        let why = field("lost_why").map(str::to_owned);
+        Some(External {
+            checks: field("checks")?.parse().ok()?,
+            tls: field("tls").map(str::to_owned),
+            server: field("server").map(str::to_owned),
+            lost: why
+                .zip(field("lost_since").and_then(|since| since.parse().ok()))
+                .map(|(why, since)| Lost { since, why }),
+            variables: text.lines().filter_map(variable).collect(),
+        })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +202,11 @@ impl State {
         self.phase == Phase::Ready && (self.mode == Mode::External || self.temporal.as_ref().is_some_and(is_there))
     }
 
+    /// Changes whenever the daemon has looked at its external Temporal.
+    pub fn checks(&self) -> u64 {
+        self.external.as_ref().map_or(0, |external| external.checks)
+    }
+
     /// What the last daemon of this instance left, living or not; what lies in
     /// a copy of its home is not of the copy.
     pub fn left_in(instance: &Instance) -> Option<State> {
@@ -226,6 +290,9 @@ impl State {
         field("restarts", Some(self.restarts.to_string()));
         field("times_ready", Some(self.times_ready.to_string()));
         field("started", Some(self.started.to_string()));
+        for (name, value) in self.external.iter().flat_map(External::fields) {
+            field(&name, value);
+        }
         text
     }
 
@@ -253,6 +320,7 @@ impl State {
             namespaces: field("namespaces").unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
             database: field("database").map(unescape),
             place: owned("place"),
+            external: External::parse(text),
             restarts: field("restarts")?.parse().ok()?,
             times_ready: field("times_ready")?.parse().ok()?,
             started: field("started")?.parse().ok()?,
@@ -352,6 +420,13 @@ mod tests {
             namespaces: vec!["orders".into(), "billing".into()],
             database: Some("/home/ada/x.db".into()),
             place: Some("12@34.5".into()),
+            external: Some(External {
+                tls: Some("TLS 1.3".into()),
+                server: None,
+                variables: vec![("TEMPORAL_TLS_SERVER_NAME".into(), Some("a=b".into())), ("TEMPORAL_X".into(), None)],
+                lost: Some(Lost { since: 7, why: "refused".into() }),
+                checks: 4,
+            }),
             restarts: 2,
             times_ready: 3,
             started: 1_795_405_845,

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{context, establish_namespaces, warn_of_differences};
-use crate::cli::{Action, CommandSpec, Operands, SERVER_OPTIONS, Typed};
+use crate::cli::{Action, CommandSpec, EXTERNAL_OPTIONS, Operands, SERVER_OPTIONS, Typed};
 use crate::config::Config;
 use crate::daemon::{self, Context, FORWARDED, POLL, Request, STOP_LIMIT};
 use crate::error::{Error, Result, reason};
@@ -30,7 +30,7 @@ pub static COMMAND: CommandSpec = CommandSpec {
     path: "stigmer local run",
     summary: "run a command with Temporal up, then stop what was started for it",
     usage: "[OPTIONS] -- CMD [ARGS...]",
-    options: &[SERVER_OPTIONS],
+    options: &[SERVER_OPTIONS, EXTERNAL_OPTIONS],
     operands: Operands::Program,
     notes: "\
 CMD finds TEMPORAL_ADDRESS, TEMPORAL_SERVICE_ADDRESS and TEMPORAL_NAMESPACE in
@@ -50,9 +50,13 @@ fn run(typed: &Typed) -> Result<u8> {
     let config = &context.resolve(&typed.options)?;
     let mut terminal = Terminal::new(Stream::Stderr, context.variable);
     if let Config::External(external) = config {
-        external::connect(external, &mut terminal)?;
+        let known = external::connect(external, context.variable, &mut terminal)?;
         let connection = &external.connection;
-        let place = Place { address: connection.address.value.to_string(), namespace: connection.namespace().into() };
+        let place = Place {
+            address: connection.address.value.to_string(),
+            namespace: connection.namespace().into(),
+            variables: known.variables,
+        };
         return run_command(&place, new_forwarder()?, &typed.operands);
     }
     context.home.create()?;
@@ -87,6 +91,8 @@ fn join(context: &Context<'_>, terminal: &mut Terminal) -> Result<Lock> {
 struct Place {
     address: String,
     namespace: String,
+    /// What else its clients need; None: what they must not have.
+    variables: Vec<(String, Option<String>)>,
 }
 
 /// The place of the daemon that is there, or of a new one, and what holds
@@ -110,7 +116,8 @@ fn find_or_start(context: &Context<'_>, config: &Config, mut terminal: Terminal)
     match Observed::of(&context.home.instance) {
         Observed::Running(state) => {
             let namespace = namespace(config, &state).to_owned();
-            Ok((Place { address: state.address, namespace }, forwarder))
+            let variables = state.external.map_or(Vec::new(), |external| external.variables);
+            Ok((Place { address: state.address, namespace, variables }, forwarder))
         }
         Observed::Silent(_) | Observed::Elsewhere | Observed::Absent => {
             Err(Error::new("cannot run the command: Temporal was stopped meanwhile"))
@@ -164,6 +171,12 @@ fn run_command(place: &Place, forwarder: Forwarder, words: &[OsString]) -> Resul
     command.args(&words[1..]);
     command.env("TEMPORAL_SERVICE_ADDRESS", &place.address).env("TEMPORAL_ADDRESS", &place.address);
     command.env("TEMPORAL_NAMESPACE", &place.namespace);
+    for (name, value) in &place.variables {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
     let mut child = command.spawn().map_err(|cause| cannot_run(program, &cause))?;
     // Ctrl-C and Ctrl-\ reach the command first: the terminal sends them to
     // both of us. What is sent to us alone is passed on.

@@ -1,7 +1,7 @@
 //! `stigmer local start`
 
 use super::{context, establish_namespaces, warn_of_differences};
-use crate::cli::{Action, CommandSpec, OptionSpec, SERVER_OPTIONS, Typed, switch};
+use crate::cli::{Action, CommandSpec, EXTERNAL_OPTIONS, OptionSpec, SERVER_OPTIONS, Typed, switch};
 use crate::config::Config;
 use crate::daemon::{self, Request, Served};
 use crate::error::Result;
@@ -14,7 +14,7 @@ pub static COMMAND: CommandSpec = CommandSpec {
     path: "stigmer local start",
     summary: "install Temporal if needed, start it, keep it running",
     usage: "[OPTIONS]",
-    options: &[&[&DETACH], SERVER_OPTIONS],
+    options: &[&[&DETACH], SERVER_OPTIONS, EXTERNAL_OPTIONS],
     notes: "\
 Stays in the foreground until Ctrl-C. An option overrides its variable, and the
 variable the default; an empty variable counts as unset.

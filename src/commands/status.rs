@@ -1,20 +1,23 @@
 //! `stigmer local status`
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{context, print};
 use crate::cli::{Action, CommandSpec, OptionSpec, Typed, switch};
-use crate::clock::{after, unix_time};
-use crate::config::parse_address;
+use crate::clock::{after, duration, unix_time};
+use crate::daemon::POLL;
 use crate::error::Result;
-use crate::external::{self, Reached};
+use crate::external::{CHECK_LIMIT, CHECK_SIGNAL};
 use crate::health::{self, Health};
 use crate::home::Home;
-use crate::state::{Mode, Observed, Phase, Process, State};
+use crate::state::{Lost, Mode, Observed, Phase, Process, State};
 use crate::sys;
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A daemon that lives has looked at its external Temporal by then.
+const ANSWER_LIMIT: Duration = Duration::from_secs(CHECK_LIMIT.as_secs() + 3);
 
 const JSON: OptionSpec = switch("json", "print one JSON object");
 
@@ -56,8 +59,7 @@ fn status(typed: &Typed) -> Result<u8> {
         Observed::Absent => (Verdict::NotRunning, None),
         Observed::Silent(_) => (Verdict::NotReady, None),
         Observed::Elsewhere => (Verdict::Elsewhere, None),
-        Observed::Running(state) if is_ready(&state) => (Verdict::Ready, Some(state)),
-        Observed::Running(state) => (Verdict::NotReady, Some(state)),
+        Observed::Running(state) => verdict(state, home),
     };
     print(&match typed.options.has(&JSON) {
         true => as_json(verdict, state.as_ref(), home),
@@ -67,21 +69,39 @@ fn status(typed: &Typed) -> Result<u8> {
 }
 
 /// The daemon's word is checked: Temporal may have hung since.
-fn is_ready(state: &State) -> bool {
-    if state.phase != Phase::Ready {
-        return false;
-    }
-    match (state.mode, state.address.parse::<SocketAddr>()) {
-        (Mode::Managed, Ok(address)) => {
-            let listens = |temporal: &Process| sys::listens(temporal.pid, address);
-            health::check(address, after(PROBE_TIMEOUT), None) == Health::Serving
-                && state.serves()
-                // Another program may have taken its port.
-                && state.temporal.as_ref().and_then(listens) != Some(false)
+fn verdict(state: State, home: &Home) -> (Verdict, Option<State>) {
+    let (is_ready, state) = match (state.mode, state.address.parse::<SocketAddr>()) {
+        _ if state.phase != Phase::Ready => (false, state),
+        (Mode::External, _) => check_again(state, home),
+        (Mode::Managed, Ok(address)) => (is_serving(&state, address), state),
+        (Mode::Managed, Err(_)) => (false, state),
+    };
+    (if is_ready { Verdict::Ready } else { Verdict::NotReady }, Some(state))
+}
+
+fn is_serving(state: &State, address: SocketAddr) -> bool {
+    let listens = |temporal: &Process| sys::listens(temporal.pid, address);
+    health::check(address, after(PROBE_TIMEOUT), None) == Health::Serving
+        && state.serves()
+        // Another program may have taken its port.
+        && state.temporal.as_ref().and_then(listens) != Some(false)
+}
+
+/// Has the daemon look, which alone has the credentials, and waits for what it
+/// finds.
+fn check_again(state: State, home: &Home) -> (bool, State) {
+    let deadline = after(ANSWER_LIMIT);
+    sys::signal(state.daemon.pid, CHECK_SIGNAL);
+    loop {
+        let new =
+            State::left_in(&home.instance).filter(|new| new.daemon == state.daemon && new.checks() != state.checks());
+        if let Some(new) = new {
+            return (new.external.as_ref().is_some_and(|external| external.lost.is_none()), new);
         }
-        _ => parse_address(&state.address).is_ok_and(|address| {
-            matches!(external::reach(&address, PROBE_TIMEOUT), Ok(Reached::Serving | Reached::Connected))
-        }),
+        if Instant::now() >= deadline || !state.daemon.may_be_alive() {
+            return (false, state);
+        }
+        thread::sleep(POLL);
     }
 }
 
@@ -94,8 +114,11 @@ fn as_text(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
         };
     };
     let what = match (state.mode, verdict) {
-        (Mode::External, Verdict::Ready) => "External Temporal is reachable".into(),
-        (Mode::External, _) => "External Temporal is not reachable".into(),
+        (Mode::External, Verdict::Ready) => "External Temporal is reachable and ready".into(),
+        (Mode::External, _) => match lost(state) {
+            Some(lost) => format!("External Temporal is lost, for {} now: {}", duration(age(lost.since)), lost.why),
+            None => "External Temporal is not known to be ready: the daemon does not answer".into(),
+        },
         (Mode::Managed, Verdict::Ready) => "Temporal is running and ready".into(),
         (Mode::Managed, _) if state.phase == Phase::Ready => "Temporal is running, but does not answer".into(),
         (Mode::Managed, _) => format!("Temporal is not ready: {}", state.phase.name()),
@@ -107,7 +130,10 @@ fn as_text(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
         }
     };
     let is_managed = state.mode == Mode::Managed;
+    let external = state.external.as_ref();
     row("address", Some(state.address.clone()));
+    row("encrypted", external.and_then(|external| external.tls.clone()));
+    row("namespace", external.map(|_| state.namespaces.join(", ")));
     row("UI", state.ui_url.clone());
     row("version", state.temporal_version.clone());
     row("PID", state.temporal.as_ref().map(|temporal| temporal.pid.to_string()));
@@ -118,16 +144,16 @@ fn as_text(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
     text
 }
 
-fn uptime(state: &State) -> u64 {
-    unix_time().saturating_sub(state.started)
+fn lost(state: &State) -> Option<&Lost> {
+    state.external.as_ref()?.lost.as_ref()
 }
 
-fn duration(seconds: u64) -> String {
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, seconds) => format!("{seconds} s"),
-        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
-        (hours, minutes, _) => format!("{hours} h {minutes} min"),
-    }
+fn uptime(state: &State) -> u64 {
+    age(state.started)
+}
+
+fn age(since: u64) -> u64 {
+    unix_time().saturating_sub(since)
 }
 
 fn as_json(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
@@ -155,7 +181,12 @@ fn as_json(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
         ("database", text(database.map(|path| path.display().to_string()))),
         ("log", text(is_managed.then(|| home.instance.log().display().to_string()))),
     ];
-    let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    // Only of one that is lost: whatever else runs has nothing to say here.
+    let lost = state
+        .and_then(lost)
+        .map(|lost| [("lost_seconds", age(lost.since).to_string()), ("lost_why", quote(&lost.why))]);
+    let fields: Vec<String> =
+        fields.iter().chain(lost.iter().flatten()).map(|(name, value)| format!("\"{name}\":{value}")).collect();
     format!("{{{}}}\n", fields.join(","))
 }
 
@@ -191,10 +222,5 @@ mod tests {
         assert!(
             json.ends_with("\"home\":\"/h\",\"database\":\"/h/data/temporal.db\",\"log\":\"/h/logs/temporal.log\"}\n")
         );
-    }
-
-    #[test]
-    fn durations_are_short() {
-        assert_eq!([5, 65, 3665].map(duration), ["5 s", "1 min 5 s", "1 h 1 min"]);
     }
 }

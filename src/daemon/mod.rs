@@ -18,7 +18,7 @@ use crate::clock::{after, unix_time};
 use crate::config::{self, Config, DatabaseChoice, External, Managed};
 use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::events::{Event, Events, Halt};
+use crate::events::{Events, Halt};
 use crate::external;
 use crate::home::{Home, Instance};
 use crate::install::{self, Found, Installed};
@@ -33,8 +33,6 @@ pub const POLL: Duration = Duration::from_millis(5);
 /// A daemon that was asked to stop is gone by then: it kills Temporal after its grace.
 pub const STOP_LIMIT: Duration = Duration::from_secs(STOP_GRACE.as_secs() + 3);
 
-/// How often a daemon without a Temporal of its own looks after its files.
-const KEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// A daemon that reports nothing for so long has not just begun.
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -49,7 +47,9 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// What the typed options mean here.
     pub fn resolve(&self, options: &Options) -> Result<Config> {
-        config::resolve(options, self.variable, &self.directory)
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        let metadata_names: Vec<String> = names.filter(|name| name.starts_with(config::METADATA)).collect();
+        config::resolve(options, self.variable, &metadata_names, &self.directory)
     }
 }
 
@@ -94,7 +94,7 @@ pub fn serve(
     }
     let result = match config {
         Config::Managed(managed) => serve_managed(context, managed, tenure, terminal, on_ready),
-        Config::External(external) => serve_external(external, tenure, terminal, on_ready),
+        Config::External(external) => serve_external(context, external, tenure, terminal, on_ready),
     };
     match result {
         Ok(()) | Err(Halt::StopRequested) => Ok(Served::Stopped),
@@ -124,6 +124,7 @@ fn new_state(request: &Request<'_>) -> State {
         namespaces: namespaces.clone(),
         database: None,
         place: state::place(&request.context.home.instance),
+        external: None,
         restarts: 0,
         times_ready: 0,
         started: unix_time(),
@@ -179,6 +180,7 @@ fn fall_back(error: Error, fallback: Option<Installed>, terminal: &mut Terminal)
 }
 
 fn serve_external(
+    context: &Context<'_>,
     config: &External,
     tenure: &mut Tenure,
     terminal: &mut Terminal,
@@ -186,21 +188,18 @@ fn serve_external(
 ) -> Result<(), Halt> {
     tenure.publish(terminal);
     // Until it is reached a signal may end this process as it would any other.
-    external::connect(config, terminal)?;
+    let known = external::connect(config, context.variable, terminal)?;
     let mut events = Events::new()?;
     terminal.line(Mark::Info, "Skipping local Temporal startup");
     tenure.state.phase = Phase::Ready;
     tenure.state.times_ready = 1;
+    tenure.state.temporal_version = known.server.clone();
+    tenure.state.external = Some(known);
     tenure.publish(terminal);
     terminal.line(Mark::Done, "Stigmer Daemon Ready.");
     on_ready(terminal);
-    loop {
-        match events.wait(Some(after(KEEP_INTERVAL)))? {
-            Event::Restart => terminal.line(Mark::Info, "Nothing to restart: this Temporal is external."),
-            Event::Deadline => tenure.keep(terminal)?,
-            Event::Child | Event::Keep => {}
-        }
-    }
+    let probe = external::probe(&config.connection, context.variable);
+    Err(external::watch(&probe, tenure, &mut events, terminal))
 }
 
 /// For a stop that takes its time.

@@ -45,7 +45,7 @@ impl Patience<'_> {
 #[derive(Debug)]
 pub enum Fault {
     /// It speaks something else; these are its first bytes.
-    NotHttp2(#[allow(dead_code)] Vec<u8>),
+    NotHttp2(Vec<u8>),
     /// It speaks HTTP/2 that breaks the rules, or ends the call without reply.
     Broken,
     /// The connection ended.
@@ -53,7 +53,7 @@ pub enum Fault {
     /// Nothing came in time.
     Silent,
     Interrupted,
-    Io(#[allow(dead_code)] io::Error),
+    Io(io::Error),
 }
 
 impl Fault {
@@ -290,7 +290,6 @@ impl<'s> Client<'s> {
     }
 
     /// Finds out whether the other side speaks HTTP/2, and says nothing else.
-    #[allow(dead_code)]
     pub fn greet(&mut self, patience: Patience<'_>) -> Result<(), Fault> {
         self.converse(patience, |exchange| exchange.greeted)
     }

@@ -14,7 +14,9 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::sync::Mutex;
 
+use crate::external_tls::{self, CA, Pki};
 use crate::support::archive::{VERSION, asset_path, checksums, checksums_path, executable, release, small_release};
+use crate::support::frontend::{DESCRIBE, HEALTH, SYSTEM_INFO};
 use crate::support::process::{binary, is_root};
 use crate::support::*;
 
@@ -133,6 +135,10 @@ fn every_error_says_what_failed_why_and_what_to_do() {
         conflict_cases(),
         daemon_cases(),
         external_cases(),
+        certificate_cases(),
+        cleartext_cases(),
+        http_cases(),
+        grpc_cases(),
     ];
     let cases: Vec<Case> = tables.into_iter().flatten().collect();
     let order: Vec<String> = cases.iter().map(|case| case.when.clone()).collect();
@@ -194,8 +200,9 @@ ids, digests and the pinned version are replaced.
 
 /// What every start prints on its way is not repeated for each error, nor what
 /// the stand-in says first.
-const USUAL: [&str; 6] = [
+const USUAL: [&str; 7] = [
     "[•] Stigmer Local Daemon starting...",
+    "[•] Using external Temporal: ",
     "[!] Temporal not found locally.",
     "[⬇] Downloading ",
     "[✓] ",
@@ -236,7 +243,7 @@ fn without_numbers(line: &str, home: &Home) -> String {
             Some(port) if port == home.ui_port() => "8233",
             Some(port) if port == home.port() + 1 => "7234",
             // One that the system chose.
-            Some(10_000..) if text.ends_with("127.0.0.1:") => "PORT",
+            Some(10_000..) if text.ends_with("127.0.0.1:") || text.ends_with("localhost:") => "PORT",
             _ => word,
         });
         rest = &rest[word.len()..];
@@ -627,14 +634,155 @@ fn external_cases() -> Vec<Case> {
             home.stigmer(["local", "start", "--temporal-host", &address]).run().into()
         }),
         line("local start --temporal-host nowhere.invalid", 1, &["nowhere.invalid:7233", "resolved"]),
-        case("restart of an external Temporal", 1, &["127.0.0.1:{port}", "external"], |home| {
-            let listener = TcpListener::bind(("127.0.0.1", home.port())).unwrap();
-            let address = listener.local_addr().unwrap().to_string();
-            std::thread::spawn(move || listener.incoming().flatten().for_each(drop));
+        case("restart of an external Temporal", 1, &["localhost:", "external"], |home| {
+            let frontend = Frontend::new(None);
+            let address = frontend.address();
             home.stigmer(["local", "start", "--detach", "--temporal-host", &address]).run().success();
             let printed = home.stigmer(["local", "restart"]).run().into();
             home.stigmer(["local", "stop"]).run().success();
             printed
         }),
+    ]
+}
+
+/// An error of `run` on this frontend, with these options and variables.
+fn refused(
+    when: &'static str,
+    names: &'static [&'static str],
+    given: (&'static [&'static str], &'static [(&'static str, &'static str)]),
+    frontend: fn(&Pki, &Home) -> Frontend,
+) -> Case {
+    case(when, 1, names, move |home| {
+        let pki = Pki::new(home);
+        let frontend = frontend(&pki, home);
+        let run = external_tls::run(home, &frontend, given.0);
+        given.1.iter().fold(run, |run, (name, value)| run.env(name, value)).run().into()
+    })
+}
+
+fn certificate_cases() -> Vec<Case> {
+    let ca: (&[_], &[_]) = (&CA, &[]);
+    fn frontend(identity: Identity, protocols: &[&str]) -> Frontend {
+        Frontend::new(Some(identity.server(&Tls { protocols, clients: None })))
+    }
+    vec![
+        refused("a certificate of nobody known", &["authority", "--tls-ca-path"], (&[], &[]), |pki, _| {
+            Frontend::new(pki.good())
+        }),
+        refused("a certificate of another authority", &["--tls-ca-path"], ca, |_, _| {
+            frontend(Authority::new().identity(&["localhost"]), &["h2"])
+        }),
+        refused("a certificate for others", &["a.example, *.b.example", "localhost"], ca, |pki, _| {
+            Frontend::new(pki.answering_to(&["a.example", "*.b.example"]))
+        }),
+        refused("a certificate that expired", &["2002-01-01"], ca, |pki, _| {
+            frontend(pki.authority.identity_between(&["localhost"], (2001, 2002)), &["h2"])
+        }),
+        refused("a certificate from the future", &["2501-01-01"], ca, |pki, _| {
+            frontend(pki.authority.identity_between(&["localhost"], (2501, 2502)), &["h2"])
+        }),
+        refused("TLS without HTTP/2", &["ALPN h2"], ca, |pki, _| {
+            frontend(pki.authority.identity(&["localhost"]), &["http/1.1"])
+        }),
+        refused("TLS without ALPN", &["ALPN h2"], ca, |pki, _| frontend(pki.authority.identity(&["localhost"]), &[])),
+        refused("no client certificate", &["--tls-cert-path"], ca, |pki, _| Frontend::new(pki.mutual())),
+        with_client("a stranger's client certificate", &["UnknownCA"], "stranger.crt", "stranger.key"),
+        with_client("a key of another certificate", &["--tls-key-path"], "good.crt", "stranger.key"),
+        with_client("a client certificate that is not there", &["none.crt"], "none.crt", "good.key"),
+        with_client("a client certificate that is not PEM", &["words"], "words", "good.key"),
+        with_client("a client certificate that is a directory", &["directory"], ".", "good.key"),
+        with_client("a client key that is a certificate", &["good.crt", "private key"], "good.crt", "good.crt"),
+        refused("an authority that is not PEM", &["words"], (&["--tls-ca-path", "words"], &[]), |pki, home| {
+            fs::write(home.root().join("words"), "no PEM\n").unwrap();
+            Frontend::new(pki.good())
+        }),
+    ]
+}
+
+/// A frontend that demands a client certificate, and this one.
+fn with_client(
+    when: &'static str,
+    names: &'static [&'static str],
+    certificate: &'static str,
+    key: &'static str,
+) -> Case {
+    case(when, 1, names, move |home| {
+        let pki = Pki::new(home);
+        let frontend = Frontend::new(pki.mutual());
+        pki.authority.identity(&["client"]).write(home.root(), "good");
+        Authority::new().identity(&["client"]).write(home.root(), "stranger");
+        fs::write(home.root().join("words"), "no PEM\n").unwrap();
+        let options = [CA[0], CA[1], "--tls-cert-path", certificate, "--tls-key-path", key];
+        external_tls::run(home, &frontend, &options).run().into()
+    })
+}
+
+fn cleartext_cases() -> Vec<Case> {
+    fn clear(_: &Pki, _: &Home) -> Frontend {
+        Frontend::new(None)
+    }
+    fn encrypted(pki: &Pki, _: &Home) -> Frontend {
+        Frontend::new(pki.good())
+    }
+    vec![
+        refused("TLS where none is spoken", &["--tls demands"], (&["--tls"], &[]), clear),
+        refused("a key where no TLS is spoken", &["TEMPORAL_API_KEY"], (&[], &[("TEMPORAL_API_KEY", "k")]), clear),
+        refused("TLS that is forbidden", &["TEMPORAL_TLS=false"], (&[], &[("TEMPORAL_TLS", "0")]), encrypted),
+        case("a web server instead of Temporal", 1, &["a web server"], |home| {
+            let web = ReleaseServer::start();
+            let base = web.base();
+            let address = base.strip_prefix("http://").and_then(|rest| rest.split('/').next()).unwrap();
+            home.stigmer(["local", "run", "--temporal-host", address, "--", "true"]).run().into()
+        }),
+    ]
+}
+
+/// An answer to the calls of `path`, with a key that is sent, or without.
+fn answering(when: &'static str, key: bool, path: &'static str, answer: Answer, name: &'static str) -> Case {
+    let names: &'static [&'static str] = Box::leak(Box::new([name]));
+    case(when, 1, names, move |home| {
+        let frontend = Frontend::new(Pki::new(home).good());
+        frontend.answer(path, answer.clone());
+        let run = external_tls::run(home, &frontend, &CA);
+        if key { run.env("TEMPORAL_API_KEY", "a-key") } else { run }.run().into()
+    })
+}
+
+fn http_cases() -> Vec<Case> {
+    let http = Answer::Http;
+    vec![
+        answering("HTTP 200 without gRPC", false, HEALTH, http(200), "a web server"),
+        answering("HTTP 302 instead of gRPC", false, HEALTH, http(302), "HTTP 302"),
+        answering("HTTP 401 instead of gRPC, without a key", false, HEALTH, http(401), "TEMPORAL_API_KEY"),
+        answering("HTTP 401 instead of gRPC, with a key", true, HEALTH, http(401), "TEMPORAL_API_KEY"),
+        answering("HTTP 403 instead of gRPC, without a key", false, HEALTH, http(403), "TEMPORAL_API_KEY"),
+        answering("HTTP 403 instead of gRPC, with a key", true, HEALTH, http(403), "HTTP 403"),
+        answering("HTTP 404 instead of gRPC", false, SYSTEM_INFO, http(404), "HTTP 404"),
+        answering("HTTP 502 instead of gRPC", false, HEALTH, http(502), "HTTP 502"),
+    ]
+}
+
+fn grpc_cases() -> Vec<Case> {
+    let status = |code, text: &str| Answer::Status(code, text.into());
+    vec![
+        answering("UNAUTHENTICATED without a key", false, HEALTH, status(16, ""), "UNAUTHENTICATED"),
+        answering("UNAUTHENTICATED with a key", true, DESCRIBE, status(16, "jwt expired"), "jwt expired"),
+        answering("PERMISSION_DENIED with a key", true, SYSTEM_INFO, status(7, "Request unauthorized."), "DENIED"),
+        answering("PERMISSION_DENIED without a key", false, DESCRIBE, status(7, ""), "TEMPORAL_API_KEY"),
+        answering("a namespace that is not there", true, DESCRIBE, status(5, "Not found."), "'default'"),
+        answering("a namespace that cannot be", true, DESCRIBE, status(3, "Bad."), "'default'"),
+        answering("a health check that fails", false, HEALTH, status(13, "%0Aa\u{1b}[31m"), "INTERNAL"),
+        answering("a status that is none", false, SYSTEM_INFO, status(99, "odd"), "status 99"),
+        answering("a namespace too slow to describe", true, DESCRIBE, status(4, ""), "DEADLINE_EXCEEDED"),
+        answering("a call that is reset", false, DESCRIBE, Answer::Reset, "HTTP/2"),
+        refused("gRPC that is not Temporal's", &["not a Temporal frontend"], (&CA, &[]), |pki, _| {
+            let frontend = Frontend::new(pki.good());
+            for path in [HEALTH, SYSTEM_INFO] {
+                frontend.answer(path, Answer::Status(12, String::new()));
+            }
+            frontend
+        }),
+        answering("no answer to a call", false, HEALTH, Answer::Silence, "does not answer"),
+        answering("one that never serves", false, HEALTH, Answer::Ok(vec![8, 2]), "did not serve"),
     ]
 }

@@ -115,36 +115,36 @@ fn one_that_is_not_there_is_reported_with_address_source_and_cause() {
     for (address, cause) in [(refused.as_str(), "refused"), ("nowhere.invalid:7233", "resolved")] {
         for detach in [&[][..], &["--detach"]] {
             let outcome = home.stigmer(["local", "start", "--temporal-host", address]).args(detach).run();
-            outcome.fails_with(&["cannot reach the external Temporal", address, "--temporal-host", cause]);
+            outcome.fails_with(&["cannot use the external Temporal", address, "--temporal-host", cause]);
             assert!(outcome.hint().is_some(), "{}", outcome.describe());
             home.assert_quiet();
         }
         let run = home.stigmer(["local", "run", "--", "touch", "begun"]).env("TEMPORAL_SERVICE_ADDRESS", address).run();
-        run.fails_with(&["cannot reach the external Temporal", address, "TEMPORAL_SERVICE_ADDRESS", cause]);
+        run.fails_with(&["cannot use the external Temporal", address, "TEMPORAL_SERVICE_ADDRESS", cause]);
     }
     assert!(!home.root().join("begun").exists());
     assert_nothing_was_started(&home);
 }
 
 #[test]
-fn one_that_answers_no_health_check_is_used_and_the_output_says_so() {
+fn one_that_speaks_no_grpc_is_never_called_ready() {
     let silent = server(|mut stream| {
         let _ = stream.read_to_end(&mut Vec::new());
     });
-    let tls = server(|mut stream| {
+    let alert = server(|mut stream| {
         let _ = stream.read(&mut [0; 64]);
         let _ = stream.write_all(TLS_ALERT);
     });
-    let closing = server(drop);
-    in_parallel(3, [silent, tls, closing], |address: String| {
+    let cases = [
+        (silent, "it takes connections and does not answer"),
+        (alert, "it refuses TLS with the alert UnexpectedMessage"),
+        (server(drop), "it closed the connection without a word"),
+    ];
+    in_parallel(3, cases, |(address, cause): (String, &str)| {
         let home = Home::new();
-        let daemon = start(&home, &address);
-        let note = "[•] It takes connections, but answers no cleartext gRPC health check (TLS, perhaps).\n";
-        assert!(daemon.stdout().contains(note), "{}", daemon.stdout());
-        let status = home.stigmer(["local", "status", "--json"]).run();
-        assert_eq!(json::object(&status.success().stdout)["mode"].text(), "external");
-        daemon.signal(libc::SIGTERM);
-        daemon.wait().success();
+        let outcome = home.stigmer(["local", "start", "--temporal-host", &address]).run();
+        outcome.fails_with(&["cannot use the external Temporal", &address, cause]).stdout_lacks("Ready");
+        assert!(outcome.hint().is_some(), "{}", outcome.describe());
         home.assert_quiet();
     });
 }
@@ -168,7 +168,7 @@ fn one_that_does_not_serve_in_time_is_an_error() {
     other.behave("never-serve");
     let home = Home::new();
     let outcome = home.stigmer(["local", "start", "--temporal-host", &address]).run();
-    outcome.fails_with(&["cannot reach the external Temporal", &address, "did not serve"]);
+    outcome.fails_with(&["cannot use the external Temporal", &address, "did not serve"]);
     home.assert_quiet();
     other.stigmer(["local", "stop"]).run().success();
 }
@@ -179,7 +179,11 @@ fn one_that_goes_away_shows_in_the_status() {
     let home = Home::new();
     let daemon = start(&home, &address);
     other.stigmer(["local", "stop"]).run().success();
-    home.stigmer(["local", "status"]).run().exits_with(1).stdout_has("not reachable");
+    home.stigmer(["local", "status"])
+        .run()
+        .exits_with(1)
+        .stdout_has("External Temporal is lost, for ")
+        .stdout_has("connection refused");
     daemon.signal(libc::SIGINT);
     daemon.wait().success();
     home.assert_quiet();

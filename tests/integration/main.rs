@@ -9,6 +9,7 @@ mod cli;
 mod download;
 mod errors;
 mod external;
+mod external_tls;
 mod install;
 mod installer;
 mod layers;

@@ -3,8 +3,8 @@
 //! `Home` is one machine's worth of stigmer: an empty home, two free ports, a
 //! clean environment; every process that was started in it is ended.
 //! `ReleaseServer` and `Proxy` are the network, on loopback; `archive` makes
-//! what is downloaded; `stand_in` is a `temporal` that misbehaves on request;
-//! `Pty` is a terminal.
+//! what is downloaded; `stand_in` is a `temporal` that misbehaves on request,
+//! `Frontend` one elsewhere; `Pty` is a terminal.
 //!
 //! `STIGMER_TEST_BINARY` names another build of the program to be tested;
 //! `STIGMER_KEEP_HOMES`, when it is set, keeps the homes for a look at them.
@@ -13,6 +13,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod archive;
+pub mod frontend;
 pub mod home;
 pub mod http;
 pub mod json;
@@ -28,13 +29,14 @@ pub mod tls;
 pub mod trace;
 
 pub use archive::{Archive, platform, sha256};
+pub use frontend::{Answer, Call, Frontend};
 pub use home::Home;
 pub use process::{Outcome, Running, Stigmer};
 pub use proxy::Proxy;
 pub use pty::Pty;
 pub use server::{Cut, File, Gate, ReleaseServer, Reply, Request};
 pub use stand_in_build::stand_in;
-pub use tls::Authority;
+pub use tls::{Authority, Identity, Tls};
 
 use std::io::Write;
 use std::process::{Command, Stdio};

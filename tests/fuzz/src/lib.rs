@@ -7,7 +7,7 @@ mod certificates;
 mod cli;
 #[path = "../../../src/clock.rs"]
 mod clock;
-#[path = "../../../src/config.rs"]
+#[path = "../../../src/config/mod.rs"]
 pub mod config;
 #[path = "../../../src/digest.rs"]
 mod digest;

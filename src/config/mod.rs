@@ -4,7 +4,10 @@
 //! setting knows where it came from. Pure: the environment comes in as a
 //! function, so that the whole is tested as a table.
 
+mod connection;
 pub mod namespaces;
+
+pub use connection::{API_KEY, Connection, Encryption, METADATA, Pem, Tls};
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -78,21 +81,6 @@ pub struct External {
     pub connection: Connection,
     /// Flags that were given, and mean nothing here.
     pub ignored: Vec<&'static str>,
-}
-
-/// How an external Temporal is reached: what `start`, `run` and the daemon share.
-#[derive(Debug)]
-pub struct Connection {
-    pub address: Setting<Address>,
-    /// Never empty; the first is the one that clients are told.
-    pub namespaces: Setting<Vec<String>>,
-}
-
-impl Connection {
-    /// The one that clients are told.
-    pub fn namespace(&self) -> &str {
-        self.namespaces.value.first().map_or("", String::as_str)
-    }
 }
 
 /// A value and where it came from.
@@ -176,10 +164,16 @@ impl fmt::Display for Address {
     }
 }
 
-/// Decides every setting of `start` and `run`. `directory` is where they were
-/// typed; the daemon leaves it, so every path is made absolute.
-pub fn resolve(options: &Options, variable: &dyn Fn(&str) -> Option<OsString>, directory: &Path) -> Result<Config> {
-    let resolver = Resolver { options, variable, directory };
+/// Decides every setting of `start` and `run`. `metadata_names` are those of
+/// the variables that begin with `METADATA`. `directory` is where the options
+/// were typed; the daemon leaves it, so every path is made absolute.
+pub fn resolve(
+    options: &Options,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+    metadata_names: &[String],
+    directory: &Path,
+) -> Result<Config> {
+    let resolver = Resolver { options, variable, metadata_names, directory };
     match resolver.typed(&cli::TEMPORAL_HOST) {
         Some(typed) => resolver.external(&typed).map(Config::External),
         None => resolver.managed().map(Config::Managed),
@@ -199,11 +193,17 @@ impl Setting<OsString> {
 struct Resolver<'a> {
     options: &'a Options,
     variable: &'a dyn Fn(&str) -> Option<OsString>,
+    metadata_names: &'a [String],
     directory: &'a Path,
 }
 
 impl Resolver<'_> {
     fn managed(&self) -> Result<Managed> {
+        // Their variables are often there for other programs, and mean nothing here.
+        if let Some(option) = cli::EXTERNAL_OPTIONS.iter().find(|option| self.options.has(option)) {
+            return Err(Error::usage(format!("--{} is for an external Temporal, and none is given", option.long))
+                .hint(format!("add --{} HOST[:PORT], or leave it out", cli::TEMPORAL_HOST.long)));
+        }
         let version = |text: &str| Version::parse(text).ok_or_else(|| format!("a version such as {}", pinned::VERSION));
         let ip = self.setting(&cli::IP, ip_address)?;
         let port = self.setting(&cli::PORT, port_number)?;
@@ -267,8 +267,7 @@ impl Resolver<'_> {
             let shown = without_credentials(&typed.value.to_string_lossy());
             Error::usage(format!("{} cannot be '{shown}': {}", typed.source, why.what)).hint(why.hint)
         })?;
-        let address = Setting { value: address, source: typed.source };
-        let connection = Connection { address, namespaces: self.namespaces()? };
+        let connection = self.connection(Setting { value: address, source: typed.source })?;
         Ok(External { connection, ignored })
     }
 
@@ -533,7 +532,9 @@ mod tests {
 
     fn resolve_with(options: Options, environment: &[(&str, &str)]) -> Result<Config> {
         let variable = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
-        resolve(&options, &variable, Path::new("/where/typed"))
+        let names: Vec<String> = environment.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let names: Vec<String> = names.into_iter().filter(|name| name.starts_with(METADATA)).collect();
+        resolve(&options, &variable, &names, Path::new("/where/typed"))
     }
 
     fn managed(options: Options, environment: &[(&str, &str)]) -> Managed {
