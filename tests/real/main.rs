@@ -12,4 +12,5 @@ mod database;
 mod faults;
 mod journey;
 mod never;
+mod proxy;
 mod tools;
