@@ -20,16 +20,16 @@ fn covers(bound: IpAddr, ip: IpAddr) -> bool {
 mod system {
     use super::{IpAddr, SocketAddr, covers};
     use crate::sys::processes::{group_of, has_own_proc};
-    use std::fs;
-    use std::io;
+    use std::fs::{self, File};
+    use std::io::{self, BufRead, BufReader};
 
     const LISTEN: &str = "0A";
 
     pub fn listens(leader: u32, address: SocketAddr) -> Option<bool> {
         let sockets: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
             .into_iter()
-            .filter_map(|table| fs::read_to_string(table).ok())
-            .flat_map(|table| listening_sockets(&table, address))
+            .filter_map(|table| File::open(table).ok())
+            .flat_map(|table| listening_sockets(BufReader::new(table), address))
             .collect();
         if sockets.is_empty() || !has_own_proc() {
             return None;
@@ -47,17 +47,18 @@ mod system {
     }
 
     /// The sockets that listen at `address`, as /proc/PID/fd names them (proc(5)).
-    pub fn listening_sockets(table: &str, address: SocketAddr) -> Vec<String> {
-        let socket = |line: &str| {
+    /// Those that listen come first: thousands of closed connections are not read.
+    pub fn listening_sockets(table: impl BufRead, address: SocketAddr) -> Vec<String> {
+        let is_listener = |line: &String| line.split_ascii_whitespace().nth(3) == Some(LISTEN);
+        let socket = |line: String| {
             let mut fields = line.split_ascii_whitespace().skip(1);
-            let (local, state, inode) = (fields.next()?, fields.nth(1)?, fields.nth(5)?);
+            let (local, inode) = (fields.next()?, fields.nth(7)?);
             let (ip, port) = local.split_once(':')?;
-            let is_wanted = state == LISTEN
-                && u16::from_str_radix(port, 16) == Ok(address.port())
-                && covers(parse_ip(ip)?, address.ip());
+            let is_wanted = u16::from_str_radix(port, 16) == Ok(address.port()) && covers(parse_ip(ip)?, address.ip());
             is_wanted.then(|| format!("socket:[{inode}]"))
         };
-        table.lines().filter_map(socket).collect()
+        let lines = table.lines().skip(1).map_while(Result::ok);
+        lines.take_while(is_listener).filter_map(socket).collect()
     }
 
     /// One or four words in hexadecimal, each in the machine's own byte order.
@@ -163,10 +164,10 @@ mod tests {
     fn the_kernels_tables_are_read_by_port_state_and_address() {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
             0: 0100007F:1C41 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 811123 2 0 100 0 0 10 0\n\
-            1: 0100007F:1C41 0100007F:B615 01 00000000:00000000 00:00000000 00000000     0        0 5 2 0 100 0 0 10 0\n\
             2: 0200007F:1C41 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 6 2 0 100 0 0 10 0\n\
-            3: 00000000000000000000000001000000:1C41 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 7 2 0 100 0 0 10 0\n";
-        let found = |address: &str| system::listening_sockets(table, address.parse().unwrap());
+            3: 00000000000000000000000001000000:1C41 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 7 2 0 100 0 0 10 0\n\
+            1: 0100007F:1C41 0100007F:B615 01 00000000:00000000 00:00000000 00000000     0        0 5 2 0 100 0 0 10 0\n";
+        let found = |address: &str| system::listening_sockets(table.as_bytes(), address.parse().unwrap());
         if cfg!(target_endian = "little") {
             assert_eq!(found("127.0.0.1:7233"), ["socket:[811123]"]);
             assert_eq!(found("[::1]:7233"), ["socket:[7]"]);
