@@ -126,6 +126,7 @@ fn in_the_way(when: &'static str, path: &'static str, prepare: fn(&Path)) -> Cas
 fn every_error_says_what_failed_why_and_what_to_do() {
     let tables = [
         usage_cases(),
+        namespace_usage_cases(),
         home_cases(),
         executable_cases(),
         install_cases(),
@@ -303,6 +304,15 @@ fn says_what_is_wanted(stderr: &str) -> bool {
     stderr.contains("\nusage: ") || stderr.contains(" takes ")
 }
 
+fn namespace_usage_cases() -> Vec<Case> {
+    vec![
+        line("local start --namespace=", 2, &["--namespace"]),
+        line("local start --search-attribute Amount=Integer", 2, &["--search-attribute", "Amount=Integer", "Keyword"]),
+        line("local start --search-attribute A=Int --search-attribute A=Text", 2, &["A=Int", "A=Text"]),
+        line("local start --retention 5m", 2, &["--retention", "5m", "1h"]),
+    ]
+}
+
 fn usage_cases() -> Vec<Case> {
     vec![
         line("strat", 2, &["strat"]),
@@ -330,10 +340,6 @@ fn usage_cases() -> Vec<Case> {
         line("local start --ip localhost", 2, &["--ip", "localhost", "127.0.0.1"]),
         line("local start --temporal-version latest", 2, &["--temporal-version", "latest", pinned::VERSION]),
         line("local start --ready-timeout soon", 2, &["--ready-timeout", "soon", "86400"]),
-        line("local start --namespace=", 2, &["--namespace"]),
-        line("local start --search-attribute Amount=Integer", 2, &["--search-attribute", "Amount=Integer", "Keyword"]),
-        line("local start --search-attribute A=Int --search-attribute A=Text", 2, &["A=Int", "A=Text"]),
-        line("local start --retention 5m", 2, &["--retention", "5m", "1h"]),
         line("local start --mirror ftp://mirror.example", 2, &["--mirror", "ftp://mirror.example"]),
         line("local start --temporal-host http://t.example", 2, &["--temporal-host", "http://t.example"]),
         line("local start --temporal-host t.example --port 1", 2, &["--temporal-host", "--port"]),

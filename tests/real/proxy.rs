@@ -52,19 +52,57 @@ fn work<'h>(home: &'h Home, tools: &Tools, port: u16, options: &[&str], variable
     variables.iter().fold(run, |run, (name, value)| run.env(name, value)).run()
 }
 
-#[test]
-fn a_worker_gets_through_tls_certificates_and_keys_as_stigmer_did() {
-    let Some(tools) = tools() else { return };
-    let (home, other, ports) = (Home::new(), Home::new(), Home::new());
-    let [tls, mutual, keyed, named] = [home.port(), home.ui_port(), ports.port(), ports.ui_port()];
+const CA: [&str; 2] = ["--tls-ca-path", "ca.pem"];
+
+/// An authority's, and those that it signed: of two servers and a client.
+fn write_certificates(directory: &Path) {
     let authority = Authority::new();
-    let directory = home.root();
     authority.write_pem(&directory.join("ca.pem"));
     for (name, host) in [("server", "localhost"), ("named", "temporal.internal")] {
         let identity = authority.identity(&[host]);
         fs::write(directory.join(format!("{name}.pem")), identity.certificate_pem() + &identity.key_pem()).unwrap();
     }
     authority.identity(&["client"]).write(directory, "client");
+}
+
+fn assert_refused(home: &Home, tools: &Tools, [tls, mutual, keyed, named]: [u16; 4]) {
+    for (port, variables, cause) in [
+        (mutual, &[][..], "it demands a client certificate"),
+        (keyed, &[], "it demands credentials (HTTP 401)"),
+        (keyed, &[("TEMPORAL_API_KEY", "wrong")], "it refuses the key in TEMPORAL_API_KEY (HTTP 401)"),
+        (named, &[], "its certificate is for temporal.internal, not for localhost"),
+        (
+            tls,
+            &[("TEMPORAL_NAMESPACE", "nowhere")],
+            "it has no namespace 'nowhere' (from TEMPORAL_NAMESPACE; NOT_FOUND",
+        ),
+        (tls, &[("TEMPORAL_TLS", "false")], "which TEMPORAL_TLS=false forbids"),
+    ] {
+        work(home, tools, port, &CA, variables).fails_with(&["cannot use the external Temporal", cause]);
+    }
+}
+
+/// The daemon knows when its Temporal is lost, and goes on by itself when it
+/// is back.
+fn assert_notices_when_it_is_lost(home: &Home, other: &Home, tools: &Tools, keyed: u16) {
+    let start = home.stigmer(["local", "start", "--detach", "--temporal-host", &format!("localhost:{keyed}")]);
+    start.args(CA).env("TEMPORAL_API_KEY", KEY).run().success();
+    assert!(is_ready(home));
+    other.stigmer(["local", "stop"]).run().success();
+    home.stigmer(["local", "status"]).run().exits_with(1).stdout_has("reaches no Temporal (HTTP 503)");
+    start_detached(other, tools).run().success();
+    home.wait_for("the external Temporal to be back", || is_ready(home));
+    home.stigmer(["local", "stop"]).run().success();
+    home.assert_quiet();
+}
+
+#[test]
+fn a_worker_gets_through_tls_certificates_and_keys_as_stigmer_did() {
+    let Some(tools) = tools() else { return };
+    let (home, other, ports) = (Home::new(), Home::new(), Home::new());
+    let [tls, mutual, keyed, named] = [home.port(), home.ui_port(), ports.port(), ports.ui_port()];
+    let directory = home.root();
+    write_certificates(directory);
     let file = |name: &str| directory.join(name).display().to_string();
     let certificate = format!("crt {}", file("server.pem"));
     let clients = format!("{certificate} ca-file {} verify required", file("ca.pem"));
@@ -78,43 +116,19 @@ fn a_worker_gets_through_tls_certificates_and_keys_as_stigmer_did() {
     ];
     let Some(proxy) = haproxy(directory, other.port(), &frontends) else { return };
 
-    let ca = ["--tls-ca-path", "ca.pem"];
-    let client = [&ca[..], &["--tls-cert-path", "client.crt", "--tls-key-path", "client.key"]].concat();
-    let internal = [&ca[..], &["--tls-server-name", "temporal.internal"]].concat();
+    let client = [&CA[..], &["--tls-cert-path", "client.crt", "--tls-key-path", "client.key"]].concat();
+    let internal = [&CA[..], &["--tls-server-name", "temporal.internal"]].concat();
     let api_key = [("TEMPORAL_API_KEY", KEY)];
     for (port, options, variables) in
-        [(tls, &ca[..], &[][..]), (mutual, &client, &[]), (keyed, &ca, &api_key), (named, &internal, &[])]
+        [(tls, &CA[..], &[][..]), (mutual, &client, &[]), (keyed, &CA, &api_key), (named, &internal, &[])]
     {
         let done = work(&home, tools, port, options, variables);
         done.success()
             .stdout_has("the workflow says 42")
             .stderr_has("External Temporal is serving (TLS 1.3, server 1.");
     }
-    for (port, variables, cause) in [
-        (mutual, &[][..], "it demands a client certificate"),
-        (keyed, &[], "it demands credentials (HTTP 401)"),
-        (keyed, &[("TEMPORAL_API_KEY", "wrong")], "it refuses the key in TEMPORAL_API_KEY (HTTP 401)"),
-        (named, &[], "its certificate is for temporal.internal, not for localhost"),
-        (
-            tls,
-            &[("TEMPORAL_NAMESPACE", "nowhere")],
-            "it has no namespace 'nowhere' (from TEMPORAL_NAMESPACE; NOT_FOUND",
-        ),
-        (tls, &[("TEMPORAL_TLS", "false")], "which TEMPORAL_TLS=false forbids"),
-    ] {
-        work(&home, tools, port, &ca, variables).fails_with(&["cannot use the external Temporal", cause]);
-    }
-
-    // The daemon knows when it is lost, and goes on by itself when it is back.
-    let start = home.stigmer(["local", "start", "--detach", "--temporal-host", &format!("localhost:{keyed}")]);
-    start.args(ca).env("TEMPORAL_API_KEY", KEY).run().success();
-    assert!(is_ready(&home));
-    other.stigmer(["local", "stop"]).run().success();
-    home.stigmer(["local", "status"]).run().exits_with(1).stdout_has("reaches no Temporal (HTTP 503)");
-    start_detached(&other, tools).run().success();
-    home.wait_for("the external Temporal to be back", || is_ready(&home));
-    home.stigmer(["local", "stop"]).run().success();
-    home.assert_quiet();
+    assert_refused(&home, tools, [tls, mutual, keyed, named]);
+    assert_notices_when_it_is_lost(&home, &other, tools, keyed);
     drop(proxy);
     other.stigmer(["local", "stop"]).run().success();
     other.assert_quiet();
