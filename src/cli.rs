@@ -166,10 +166,12 @@ impl OptionSpec {
 pub const TEMPORAL_HOST: OptionSpec =
     setting("temporal-host", "HOST[:PORT]", "use this Temporal instead of starting one")
         .variable("TEMPORAL_SERVICE_ADDRESS");
-pub const PORT: OptionSpec =
-    setting("port", "N", "port of Temporal's gRPC frontend").variable("STIGMER_TEMPORAL_PORT").default("7233");
-pub const UI_PORT: OptionSpec =
-    setting("ui-port", "N", "port of the Web UI").variable("STIGMER_TEMPORAL_UI_PORT").default("port + 1000");
+pub const PORT: OptionSpec = setting("port", "N", "port of Temporal's gRPC frontend; 0: a free one")
+    .variable("STIGMER_TEMPORAL_PORT")
+    .default("7233");
+pub const UI_PORT: OptionSpec = setting("ui-port", "N", "port of the Web UI; 0: a free one")
+    .variable("STIGMER_TEMPORAL_UI_PORT")
+    .default("port + 1000");
 pub const IP: OptionSpec =
     setting("ip", "ADDR", "address that Temporal binds to").variable("STIGMER_TEMPORAL_IP").default("127.0.0.1");
 pub const TEMPORAL_VERSION: OptionSpec = setting("temporal-version", "V", "version of the Temporal CLI to install")

@@ -41,8 +41,9 @@ impl Home {
             }
         };
         let root = std::path::absolute(&root).map_err(|cause| Error::io("resolve the path", root.display(), &cause))?;
-        let installation = Installation { directory: root.join("bin") };
-        Ok(Home { installation, instance: Instance::in_directory(&root), root, user_home })
+        let instance = Instance::in_directory(&root);
+        let installation = Installation { directory: root.join("bin"), lock: instance.run.join("install.lock") };
+        Ok(Home { installation, instance, root, user_home })
     }
 
     pub fn root(&self) -> &Path {
@@ -72,6 +73,8 @@ impl Home {
 #[derive(Debug, Clone)]
 pub struct Installation {
     pub directory: PathBuf,
+    /// Locked by whoever looks for the executable or installs one.
+    pub lock: PathBuf,
 }
 
 impl Installation {
@@ -104,6 +107,17 @@ impl Instance {
     }
     pub fn daemon_log(&self) -> PathBuf {
         self.logs.join("daemon.log")
+    }
+    pub fn log_directory(&self) -> &Path {
+        &self.logs
+    }
+    /// What ephemeral Temporals that failed had to say.
+    pub fn ephemeral_log(&self) -> PathBuf {
+        self.logs.join("ephemeral.log")
+    }
+    /// A configuration file for clients that says nothing.
+    pub fn empty_configuration(&self) -> PathBuf {
+        self.run.join("empty.toml")
     }
     /// Locked by the daemon as long as it lives.
     pub fn daemon_lock(&self) -> PathBuf {

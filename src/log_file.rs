@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::own_file;
 
 /// A log that is larger at start is rotated.
 const MAX_SIZE: u64 = 10 << 20;
@@ -52,11 +53,31 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
     name.into()
 }
 
+/// A log in `directory` that is gone with the last who has it open, however
+/// they end.
+pub fn nameless(directory: &Path) -> Result<File> {
+    let path = directory.join("nameless.partial");
+    let create = || loop {
+        // What a kill left here is removed by the next who comes.
+        own_file::remove_if_present(&path)?;
+        match own_file::open(&path, File::options().read(true).append(true).create_new(true)) {
+            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
+            file => break own_file::remove_if_present(&path).and(file),
+        }
+    };
+    create().map_err(|cause| Error::io("create a log in", directory.display(), &cause))
+}
+
 /// `count` lines that came after `start`, to be quoted in an error: the last
 /// ones, or the first of a panic.
 pub fn quote(path: &Path, start: u64, count: usize) -> Vec<String> {
-    let read = || {
-        let mut file = open_to_read(path)?;
+    open_to_read(path).map_or_else(|_| Vec::new(), |file| quote_from(&file, start, count))
+}
+
+/// The same of a log that is open. It was opened for append, so that reading
+/// does not move where the server writes.
+pub fn quote_from(mut file: &File, start: u64, count: usize) -> Vec<String> {
+    let mut read = || {
         let end = file.metadata()?.len();
         file.seek(SeekFrom::Start(start.max(end.saturating_sub(MAX_QUOTED)).min(end)))?;
         let mut bytes = Vec::new();

@@ -8,6 +8,7 @@
 //!  environment ──> config ──> Managed | External       what is meant, and who said so
 //!                    │
 //!  commands/       start run stop restart status logs completions man, a file each
+//!    ├── environment   of a client: what is set, what is taken out
 //!                    │
 //!  daemon/         one for each instance: occupancy, serve, detach, stop
 //!    ├── external/     a Temporal elsewhere: can one work with it, and still?
@@ -25,6 +26,7 @@
 //!    │     partial       the file being made
 //!    │     executable    is it one, and for this machine?
 //!    │     receipt       what was installed, from where
+//!    │     turn          one process at a time
 //!    ├── namespaces    made what they were asked to be, by the Temporal CLI
 //!    ├── tenure        what it holds of the home, put back when it is taken away
 //!    ├── database      one server for each, none broken for good
@@ -34,8 +36,9 @@
 //!          readiness     does it serve, does it still?
 //!          listener      is it ours that answers?
 //!          restart       when again, and when not
+//!          ephemeral     one for one command: in memory, held by `run` itself
 //!          diagnosis     why it failed, and what to do
-//!          ports         taken by whom
+//!          ports         free ones, and who took the others
 //!          belongings    log, database, executable: still there?
 //!          orphan        a Temporal whose daemon was killed
 //! ```
@@ -53,7 +56,7 @@
 //!  certificates  home  digest  own_file  terminal
 //!  ownership
 //!  sys
-//!  clock  error  pinned
+//!  clock  environment  error  pinned
 //! ```
 //!
 //! A new option of a server is a row in `cli` and a line in `config`; a new
@@ -70,6 +73,7 @@ mod config;
 mod daemon;
 mod database;
 mod digest;
+mod environment;
 mod error;
 mod events;
 mod external;

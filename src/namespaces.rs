@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::clock::after;
 use crate::config::namespaces::{DEFAULT_NAMESPACE, Kind, Namespaces, SearchAttribute};
 use crate::error::{Error, Result, reason};
-use crate::sys::{self, SIGKILL};
+use crate::sys::{self, SIGKILL, SIGTERM};
 
 /// Measured: 60 ms, of which the CLI spends 50 on its own start.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -236,7 +236,7 @@ impl Client<'_> {
             }
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        sys::prepare_server(&mut command, std::iter::empty());
+        sys::prepare_server(&mut command, std::iter::empty(), SIGTERM);
         command
     }
 }

@@ -1,6 +1,7 @@
 //! One file for each command, with what the parser knows about it; the tree
 //! of them, and what they share, stand here.
 
+mod client;
 mod completions;
 mod logs;
 mod man;
@@ -11,10 +12,11 @@ mod status;
 mod stop;
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::thread;
 
 use crate::cli::{Action, CommandSpec};
-use crate::config::Config;
+use crate::config::{self, Config, Port, Setting, local};
 use crate::daemon::{Context, POLL};
 use crate::error::{Error, Result, reason};
 use crate::home::{self, HOME_VARIABLE, Home};
@@ -102,15 +104,15 @@ pub fn warn_of_differences(config: &Config, state: &State, terminal: &mut Termin
         terminal.line(Mark::Warning, &text);
     };
     let address = match config {
-        Config::Managed(managed) if managed.port.source.is_explicit() => Some(managed.local_address().to_string()),
-        Config::Managed(_) => None,
+        Config::Managed(managed) => asked_for(&managed.port).map(|port| local(managed.ip.value, port).to_string()),
         Config::External(external) => Some(external.connection.address.value.to_string()),
     };
     if let Some(address) = address.filter(|address| *address != state.address) {
         warn(&format!("at {}", state.address), &format!("at {address}"));
     }
     let Config::Managed(managed) = config else { return };
-    let ui_url = managed.ui_url().filter(|_| managed.ui.as_ref().is_some_and(|ui| ui.port.source.is_explicit()));
+    let ui = managed.ui.as_ref();
+    let ui_url = ui.and_then(|ui| Some(config::ui_url(SocketAddr::new(ui.ip, asked_for(&ui.port)?))));
     if let (Some(wanted), Some(is)) = (ui_url, &state.ui_url)
         && wanted != *is
     {
@@ -121,5 +123,13 @@ pub fn warn_of_differences(config: &Config, state: &State, terminal: &mut Termin
         && wanted != *is
     {
         warn(&format!("version {is}"), &wanted);
+    }
+}
+
+/// The number of a port that somebody chose.
+fn asked_for(port: &Setting<Port>) -> Option<u16> {
+    match port.value {
+        Port::Number(number) if port.source.is_explicit() => Some(number),
+        _ => None,
     }
 }

@@ -39,7 +39,7 @@ pub enum Config {
 #[derive(Debug)]
 pub struct Managed {
     pub ip: Setting<IpAddr>,
-    pub port: Setting<u16>,
+    pub port: Setting<Port>,
     /// None: `--temporal-arg --headless` turned it off.
     pub ui: Option<Ui>,
     pub database: DatabaseChoice,
@@ -61,7 +61,15 @@ pub struct Managed {
 #[derive(Debug)]
 pub struct Ui {
     pub ip: IpAddr,
-    pub port: Setting<u16>,
+    pub port: Setting<Port>,
+}
+
+/// A port as it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Port {
+    Number(u16),
+    /// Whichever is free when the server starts.
+    Free,
 }
 
 /// Where Temporal keeps its workflows.
@@ -114,29 +122,6 @@ impl fmt::Display for Source {
     }
 }
 
-impl Managed {
-    /// Where the server itself listens.
-    pub fn bind_address(&self) -> SocketAddr {
-        SocketAddr::new(self.ip.value, self.port.value)
-    }
-
-    /// Where clients on this machine reach the frontend.
-    pub fn local_address(&self) -> SocketAddr {
-        local(self.ip.value, self.port.value)
-    }
-
-    /// Where a browser finds the Web UI.
-    pub fn ui_url(&self) -> Option<String> {
-        let ui = self.ui.as_ref()?;
-        // The UI of a server on IPv6 loopback is not on the IPv4 one that
-        // `localhost` may mean.
-        Some(match local(ui.ip, ui.port.value) {
-            address if address.ip() == Ipv4Addr::LOCALHOST => format!("http://localhost:{}", address.port()),
-            address => format!("http://{address}"),
-        })
-    }
-}
-
 /// Where programs on this machine reach what binds to `ip`.
 pub fn local(ip: IpAddr, port: u16) -> SocketAddr {
     let ip = match ip {
@@ -145,6 +130,16 @@ pub fn local(ip: IpAddr, port: u16) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, port)
+}
+
+/// Where a browser finds the Web UI that listens at `address`.
+pub fn ui_url(address: SocketAddr) -> String {
+    // The UI of a server on IPv6 loopback is not on the IPv4 one that
+    // `localhost` may mean.
+    match local(address.ip(), address.port()) {
+        address if address.ip() == Ipv4Addr::LOCALHOST => format!("http://localhost:{}", address.port()),
+        address => format!("http://{address}"),
+    }
 }
 
 /// host:port as people and SDKs write it.
@@ -180,6 +175,34 @@ pub fn resolve(
     }
 }
 
+/// The same as `resolve` for `run --ephemeral`: always a Temporal of ours, in
+/// memory. Its ports are those that were typed, or free ones: the variables
+/// name the ports of the home's lasting Temporal, beside which it runs.
+pub fn resolve_ephemeral(
+    options: &Options,
+    variable: &dyn Fn(&str) -> Option<OsString>,
+    directory: &Path,
+) -> Result<Managed> {
+    if options.has(&cli::TEMPORAL_HOST) {
+        let text = format!("--ephemeral cannot go with --{}: no Temporal is started there", cli::TEMPORAL_HOST.long);
+        return Err(Error::usage(text).hint("leave out one of them"));
+    }
+    let mut options = options.clone();
+    for option in [&cli::PORT, &cli::UI_PORT] {
+        if !options.has(option) {
+            options.push(option, "0");
+        }
+    }
+    let config = Resolver { options: &options, variable, metadata_names: &[], directory }.managed()?;
+    match config.database {
+        DatabaseChoice::At(path) => {
+            let text = format!("cannot use the database {}: --ephemeral keeps nothing", path.display());
+            Err(Error::usage(text).hint("leave out --ephemeral or --db-filename"))
+        }
+        _ => Ok(Managed { database: DatabaseChoice::InMemory, ..config }),
+    }
+}
+
 impl Setting<OsString> {
     fn parse<T>(self, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<Setting<T>> {
         let parsed = self.value.to_str().ok_or_else(|| "valid UTF-8".into()).and_then(parse);
@@ -206,7 +229,7 @@ impl Resolver<'_> {
         }
         let version = |text: &str| Version::parse(text).ok_or_else(|| format!("a version such as {}", pinned::VERSION));
         let ip = self.setting(&cli::IP, ip_address)?;
-        let port = self.setting(&cli::PORT, port_number)?;
+        let port = self.setting(&cli::PORT, port_or_free)?;
         let temporal_args = self.temporal_args()?;
         Ok(Managed {
             ui: self.ui(ip.value, port.value, &temporal_args)?,
@@ -229,8 +252,8 @@ impl Resolver<'_> {
         })
     }
 
-    fn ui(&self, ip: IpAddr, port: u16, temporal_args: &[OsString]) -> Result<Option<Ui>> {
-        let chosen = self.typed(&cli::UI_PORT).map(|typed| typed.parse(port_number)).transpose()?;
+    fn ui(&self, ip: IpAddr, port: Port, temporal_args: &[OsString]) -> Result<Option<Ui>> {
+        let chosen = self.typed(&cli::UI_PORT).map(|typed| typed.parse(port_or_free)).transpose()?;
         if is_headless(temporal_args) {
             return Ok(None);
         }
@@ -238,8 +261,10 @@ impl Resolver<'_> {
             Some(chosen) => chosen,
             None => Setting { value: port_above(port)?, source: Source::Default },
         };
-        if ui_port.value == port {
-            return Err(Error::usage(format!("port {port} cannot serve both gRPC and the Web UI"))
+        if let Port::Number(number) = port
+            && ui_port.value == port
+        {
+            return Err(Error::usage(format!("port {number} cannot serve both gRPC and the Web UI"))
                 .hint("choose two with --port and --ui-port"));
         }
         let ip = arguments(temporal_args, &["--ui-ip"]).last().and_then(|ip| ip.to_str()?.parse().ok()).unwrap_or(ip);
@@ -402,9 +427,10 @@ fn is_headless(arguments: &[OsString]) -> bool {
 }
 
 /// The Web UI's port where nobody chose one, by the rule in the table.
-fn port_above(port: u16) -> Result<u16> {
+fn port_above(port: Port) -> Result<Port> {
+    let Port::Number(port) = port else { return Ok(Port::Free) };
     let offset = cli::UI_PORT.default.and_then(|rule| rule.strip_prefix("port + ")).unwrap_or_default();
-    offset.parse().ok().and_then(|offset| port.checked_add(offset)).ok_or_else(|| {
+    offset.parse().ok().and_then(|offset| port.checked_add(offset)).map(Port::Number).ok_or_else(|| {
         Error::usage(format!("no port is left for the Web UI: {port} + {offset} is above 65535"))
             .hint("choose one with --ui-port, for example --ui-port 8233")
     })
@@ -431,6 +457,13 @@ fn port_number(text: &str) -> Result<u16, String> {
 /// Of digits alone.
 fn number(text: &str) -> Option<u64> {
     text.parse().ok().filter(|_| !text.starts_with('+'))
+}
+
+fn port_or_free(text: &str) -> Result<Port, String> {
+    match text {
+        "0" => Ok(Port::Free),
+        text => port_number(text).map(Port::Number).map_err(|wanted| format!("{wanted}, or 0 for a free one")),
+    }
 }
 
 fn ip_address(text: &str) -> Result<IpAddr, String> {
@@ -547,10 +580,10 @@ mod tests {
     #[test]
     fn nothing_given_means_the_defaults() {
         let config = managed(Options::default(), &[]);
-        assert_eq!(config.port, Setting { value: 7233, source: Source::Default });
-        assert_eq!(config.local_address().to_string(), "127.0.0.1:7233");
+        assert_eq!(config.port, Setting { value: Port::Number(7233), source: Source::Default });
+        assert_eq!(config.ip.value.to_string(), "127.0.0.1");
         assert_eq!(config.database, DatabaseChoice::Home);
-        assert_eq!(config.ui_url().unwrap(), "http://localhost:8233");
+        assert_eq!(config.ui.unwrap().port.value, Port::Number(8233));
         assert_eq!(config.version.value.to_string(), pinned::VERSION);
         assert_eq!(config.mirror.value, Mirror::github());
         assert!(!config.offline.value && config.executable.value.is_none());
@@ -563,11 +596,11 @@ mod tests {
         let variable = [("STIGMER_TEMPORAL_PORT", "7400")];
         let empty = [("STIGMER_TEMPORAL_PORT", "")];
         let port = |options, environment: &[(&str, &str)]| managed(options, environment).port;
-        assert_eq!(port(flag(), &variable), Setting { value: 7300, source: Source::Flag("port") });
-        let from_variable = Setting { value: 7400, source: Source::Variable("STIGMER_TEMPORAL_PORT") };
+        assert_eq!(port(flag(), &variable), Setting { value: Port::Number(7300), source: Source::Flag("port") });
+        let from_variable = Setting { value: Port::Number(7400), source: Source::Variable("STIGMER_TEMPORAL_PORT") };
         assert_eq!(port(Options::default(), &variable), from_variable);
         assert_eq!(port(Options::default(), &empty).source, Source::Default);
-        assert_eq!(managed(Options::default(), &variable).ui.unwrap().port.value, 8400);
+        assert_eq!(managed(Options::default(), &variable).ui.unwrap().port.value, Port::Number(8400));
     }
 
     #[test]
@@ -589,8 +622,8 @@ mod tests {
         );
         assert_eq!(config.namespaces.names.value, ["orders"]);
         assert_eq!(config.namespaces.retention.value, Duration::from_secs(36 * 3600));
-        assert_eq!((config.port.value, config.ui_url().unwrap()), (1, "http://localhost:2".into()));
-        assert_eq!(config.local_address().to_string(), "127.0.0.1:1");
+        assert_eq!((config.port.value, config.ui.unwrap().port.value), (Port::Number(1), Port::Number(2)));
+        assert_eq!(local(config.ip.value, 1).to_string(), "127.0.0.1:1");
         assert_eq!(config.version.value.to_string(), "1.8.3");
         assert_eq!(config.executable.value.unwrap(), PathBuf::from("/opt/temporal"));
         assert!(config.offline.value);
@@ -601,7 +634,7 @@ mod tests {
     #[test]
     fn a_wrong_value_is_a_usage_error_that_names_its_source() {
         for (variable, value) in [
-            ("STIGMER_TEMPORAL_PORT", "0"),
+            ("STIGMER_TEMPORAL_PORT", "00"),
             ("STIGMER_TEMPORAL_PORT", "65536"),
             ("STIGMER_TEMPORAL_PORT", "+7233"),
             ("STIGMER_TEMPORAL_IP", "localhost"),
@@ -731,11 +764,12 @@ mod tests {
             typed(&arguments.iter().map(|argument| (&cli::TEMPORAL_ARG, *argument)).collect::<Vec<_>>())
         };
         let with = |arguments: &[&str]| managed(options(arguments), &[]);
-        assert_eq!(with(&["--headless"]).ui_url(), None);
-        assert_eq!(with(&["--headless=1"]).ui_url(), None);
-        assert!(with(&["--headless", "--headless=false"]).ui_url().is_some());
-        assert_eq!(with(&["--ui-ip", "192.0.2.1"]).ui_url().unwrap(), "http://192.0.2.1:8233");
-        assert_eq!(with(&["--ui-ip=::"]).ui_url().unwrap(), "http://[::1]:8233");
+        let url = |arguments: &[&str]| with(arguments).ui.map(|ui| ui_url((ui.ip, 8233).into()));
+        assert_eq!(url(&["--headless"]), None);
+        assert_eq!(url(&["--headless=1"]), None);
+        assert_eq!(url(&["--headless", "--headless=false"]).unwrap(), "http://localhost:8233");
+        assert_eq!(url(&["--ui-ip", "192.0.2.1"]).unwrap(), "http://192.0.2.1:8233");
+        assert_eq!(url(&["--ui-ip=::"]).unwrap(), "http://[::1]:8233");
         let at = |path: &str| DatabaseChoice::At(path.into());
         for (arguments, database) in [
             (&["--db-filename", "/x"][..], at("/x")),
@@ -753,6 +787,34 @@ mod tests {
         for argument in ["--port", "--port=1", "--ip", "--ui-port=2", "-p", "-p7300"] {
             let error = resolve_with(options(&["--log-level", argument]), &[]).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{argument}");
+        }
+    }
+
+    #[test]
+    fn port_0_takes_a_free_one_and_the_ui_follows() {
+        let ports = |words: &[(&'static OptionSpec, &str)]| {
+            let config = managed(typed(words), &[]);
+            (config.port.value, config.ui.unwrap().port.value)
+        };
+        assert_eq!(ports(&[(&cli::PORT, "0")]), (Port::Free, Port::Free));
+        assert_eq!(ports(&[(&cli::UI_PORT, "0")]), (Port::Number(7233), Port::Free));
+        assert_eq!(ports(&[(&cli::PORT, "0"), (&cli::UI_PORT, "8300")]), (Port::Free, Port::Number(8300)));
+    }
+
+    #[test]
+    fn an_ephemeral_temporal_is_ours_in_memory_and_on_free_ports_or_those_typed() {
+        let resolve = |options, environment: &[(&str, &str)]| {
+            let variable = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
+            resolve_ephemeral(&options, &variable, Path::new("/"))
+        };
+        let lasting = [("STIGMER_TEMPORAL_PORT", "7300"), ("TEMPORAL_SERVICE_ADDRESS", "prod.example:7233")];
+        let config = resolve(Options::default(), &lasting).unwrap();
+        assert_eq!((config.port.value, config.ui.unwrap().port.value), (Port::Free, Port::Free));
+        assert_eq!(config.database, DatabaseChoice::InMemory);
+        let config = resolve(typed(&[(&cli::PORT, "7400")]), &lasting).unwrap();
+        assert_eq!((config.port.value, config.ui.unwrap().port.value), (Port::Number(7400), Port::Free));
+        for (option, value) in [(&cli::TEMPORAL_HOST, "t.example"), (&cli::TEMPORAL_ARG, "--db-filename=/x")] {
+            assert_eq!(resolve(typed(&[(option, value)]), &[]).unwrap_err().exit_code(), 2);
         }
     }
 

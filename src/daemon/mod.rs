@@ -17,13 +17,13 @@ use crate::cli::Options;
 use crate::clock::{after, unix_time};
 use crate::config::{self, Config, DatabaseChoice, External, Managed};
 use crate::database::Database;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::events::{Events, Halt};
 use crate::external;
 use crate::home::{Home, Instance};
-use crate::install::{self, Found, Installed};
+use crate::install::{self, Found};
 use crate::state::{self, Lifetime, Mode, Observed, Phase, Process, State};
-use crate::supervisor::{self, Plan, STOP_GRACE, Supervisor, orphan};
+use crate::supervisor::{self, Endpoints, Plan, STOP_GRACE, Supervisor, orphan};
 use crate::sys::{self, SIGTERM};
 use crate::tenure::Tenure;
 use crate::terminal::{Mark, Terminal};
@@ -50,6 +50,11 @@ impl Context<'_> {
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         let metadata_names: Vec<String> = names.filter(|name| name.starts_with(config::METADATA)).collect();
         config::resolve(options, self.variable, &metadata_names, &self.directory)
+    }
+
+    /// The same for `run --ephemeral`.
+    pub fn resolve_ephemeral(&self, options: &Options) -> Result<Managed> {
+        config::resolve_ephemeral(options, self.variable, &self.directory)
     }
 }
 
@@ -104,9 +109,8 @@ pub fn serve(
 
 fn new_state(request: &Request<'_>) -> State {
     let (mode, address, namespaces) = match request.config {
-        Config::Managed(managed) => {
-            (Mode::Managed, managed.local_address().to_string(), &managed.namespaces.names.value)
-        }
+        // The address is known when the ports are.
+        Config::Managed(managed) => (Mode::Managed, String::new(), &managed.namespaces.names.value),
         Config::External(external) => {
             (Mode::External, external.connection.address.value.to_string(), &external.connection.namespaces.value)
         }
@@ -140,7 +144,9 @@ fn serve_managed(
 ) -> Result<(), Halt> {
     let home = &context.home;
     let mut events = Events::new()?;
-    tenure.state.ui_url = config.ui_url();
+    let endpoints = Endpoints::choose(config)?;
+    tenure.state.address = endpoints.address().to_string();
+    tenure.state.ui_url = endpoints.ui_url();
     tenure.state.phase = Phase::Installing;
     tenure.publish(terminal);
     if !config.ip.value.is_loopback() {
@@ -148,6 +154,7 @@ fn serve_managed(
             format!("Temporal will be reachable by others: it binds to {} and asks for no password.", config.ip.value);
         terminal.line(Mark::Warning, &text);
     }
+    let turn = install::wait_for_turn(home, terminal, |delay| events.wait(Some(after(delay))).map(drop))?;
     let installed = match install::find(config, home, terminal)? {
         Found::Usable(installed) => installed,
         Found::Missing(fallback) => {
@@ -155,9 +162,10 @@ fn serve_managed(
             supervisor::check_ports(config)?;
             let fetched = install::fetch(config, home, context.variable, terminal);
             let installed = fetched.and_then(|fetched| fetched.put_in_place(terminal));
-            installed.or_else(|error| fall_back(error, fallback, terminal))?
+            installed.or_else(|error| install::fall_back(error, fallback, terminal))?
         }
     };
+    drop(turn);
     tenure.state.temporal_cli = Some(installed.executable.clone());
     tenure.state.temporal_version = installed.version.as_ref().map(ToString::to_string);
     let path = match &config.database {
@@ -167,16 +175,8 @@ fn serve_managed(
     };
     let database = path.map(|path| Database::open(path, &mut events, terminal)).transpose()?;
     let directory = context.directory.clone();
-    let plan = Plan { config, home, installed, database, directory };
+    let plan = Plan { config, endpoints, home, installed, database, directory };
     Ok(Supervisor::new(plan, events, terminal, tenure)?.run(on_ready)?)
-}
-
-/// Goes on with what is installed where the wanted version cannot be.
-fn fall_back(error: Error, fallback: Option<Installed>, terminal: &mut Terminal) -> Result<Installed> {
-    let Some(Installed { executable, version: Some(version) }) = fallback else { return Err(error) };
-    let text = format!("{}; using Temporal {version}, which is installed", error.message());
-    terminal.line(Mark::Warning, &text);
-    Ok(Installed { executable, version: Some(version) })
 }
 
 fn serve_external(

@@ -13,6 +13,7 @@ mod network;
 mod partial;
 mod receipt;
 mod trust;
+mod turn;
 mod unpack;
 
 use std::fs;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::fetch::fetch;
 use self::receipt::Receipt;
+pub use self::turn::{ensure, fall_back, wait_for_turn};
 use crate::config::Managed;
 use crate::error::{Error, Result};
 use crate::home::Home;
@@ -43,8 +45,8 @@ pub enum Found {
     Missing(Option<Installed>),
 }
 
-/// Looks for the wanted executable. The caller holds the daemon's lock until
-/// the last step, so no other process installs into this home meanwhile.
+/// Looks for the wanted executable. It is the caller's turn until the last
+/// step, so no other process installs into this home meanwhile.
 pub fn find(config: &Managed, home: &Home, terminal: &mut Terminal) -> Result<Found> {
     if let Some(path) = &config.executable.value {
         executable::check(path, &config.executable.source.to_string())?;

@@ -1,19 +1,20 @@
 //! Why Temporal failed, and what to do about it: read from the end of its log
 //! and from how it ended.
 
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use super::Supervisor;
 use super::restart::MAX_FAILURES;
 use super::server::in_words;
-use crate::database::Database;
 use crate::error::Error;
 use crate::log_file;
 use crate::sys::SIGKILL;
 
-const QUOTED_LINES: usize = 10;
+pub const QUOTED_LINES: usize = 10;
 
 /// How a server that was starting failed.
 pub enum Fault {
@@ -66,6 +67,36 @@ pub fn cause(lines: &[String]) -> Option<Cause> {
     CAUSES.iter().find(|(text, _)| is_named(text)).map(|(_, cause)| *cause)
 }
 
+/// What is known of a failure, beside how it came.
+pub struct Evidence {
+    pub address: SocketAddr,
+    /// The end of what the server has written.
+    pub lines: Vec<String>,
+    pub database: Option<PathBuf>,
+    /// Where all of it can be read.
+    pub log: String,
+}
+
+impl Evidence {
+    pub fn cannot_start(self, fault: Fault, ready_timeout: Duration) -> Error {
+        let why = match fault {
+            Fault::NotSpawned(error) => return error,
+            Fault::Ended(status) => format!("it ended with {} before it served", in_words(status)),
+            Fault::PortOfAnother => {
+                format!("another program answers at {}, not the Temporal of this home", self.address)
+            }
+            Fault::TimedOut => format!("it did not serve within {} s", ready_timeout.as_secs()),
+        };
+        self.explain(Error::new(format!("cannot start Temporal: {why}")), Some(&fault))
+    }
+
+    /// Adds the log's end and, where the log names the cause, what to do.
+    pub fn explain(self, error: Error, fault: Option<&Fault>) -> Error {
+        let hint = hint(cause(&self.lines), fault, self.database.as_deref(), &self.log);
+        error.with_log_tail(self.lines).hint(hint)
+    }
+}
+
 impl Supervisor<'_> {
     /// The end of what the current server has written.
     pub(super) fn log_tail(&self) -> Vec<String> {
@@ -73,33 +104,21 @@ impl Supervisor<'_> {
     }
 
     pub(super) fn cannot_start(&self, fault: Fault) -> Error {
-        let why = match fault {
-            Fault::NotSpawned(error) => return error,
-            Fault::Ended(status) => format!("it ended with {} before it served", in_words(status)),
-            Fault::PortOfAnother => {
-                format!(
-                    "another program answers at {}, not the Temporal of this home",
-                    self.plan.config.local_address()
-                )
-            }
-            Fault::TimedOut => {
-                format!("it did not serve within {} s", self.plan.config.ready_timeout.value.as_secs())
-            }
-        };
-        self.explain(Error::new(format!("cannot start Temporal: {why}")), Some(&fault))
+        self.evidence().cannot_start(fault, self.plan.config.ready_timeout.value)
     }
 
     pub(super) fn gave_up(&self, what: &str) -> Error {
         let text = format!("cannot keep Temporal running: it failed {MAX_FAILURES} times, the last with {what}");
-        self.explain(Error::new(text), None)
+        self.evidence().explain(Error::new(text), None)
     }
 
-    /// Adds the log's end and, where the log names the cause, what to do.
-    fn explain(&self, error: Error, fault: Option<&Fault>) -> Error {
-        let lines = self.log_tail();
-        let log = self.plan.home.display(&self.plan.home.instance.log());
-        let hint = hint(cause(&lines), fault, self.plan.database.as_ref().map(Database::path), &log);
-        error.with_log_tail(lines).hint(hint)
+    fn evidence(&self) -> Evidence {
+        Evidence {
+            address: self.plan.endpoints.address(),
+            lines: self.log_tail(),
+            database: self.plan.database.as_ref().map(|database| database.path().to_owned()),
+            log: self.plan.home.display(&self.plan.home.instance.log()),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! process that does not let itself be looked at), the server is held for a
 //! moment: what answers meanwhile is not it.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Supervisor;
@@ -16,37 +17,43 @@ const STOP_LIMIT: Duration = Duration::from_secs(1);
 /// An answer on this machine takes less than a thousandth of this.
 const HELD: Duration = Duration::from_millis(300);
 
+/// Whether the server `pid` is what answers at `address`. To be asked when
+/// something does.
+pub fn is_of(pid: u32, address: SocketAddr) -> bool {
+    match sys::listens(pid, address) {
+        _ if sys::has_ended(pid) => false,
+        Some(answer) => answer,
+        None => is_silent_while_held(pid, address),
+    }
+}
+
 impl Supervisor<'_> {
     /// To be asked when the port answers.
     pub(super) fn is_ours(&self) -> bool {
-        let Some(pid) = self.pid().filter(|pid| !sys::has_ended(*pid)) else { return false };
-        match sys::listens(pid, self.plan.config.local_address()) {
-            Some(answer) => answer,
-            None => self.is_silent_while_held(pid),
-        }
+        self.pid().is_some_and(|pid| is_of(pid, self.plan.endpoints.address()))
     }
 
     /// Whether the port is another's for sure. Never holds the server, which
     /// has work to do by now.
     pub(super) fn is_anothers(&self) -> bool {
-        let listens = |pid| sys::listens(pid, self.plan.config.local_address());
+        let listens = |pid| sys::listens(pid, self.plan.endpoints.address());
         self.pid().and_then(listens) == Some(false)
     }
+}
 
-    fn is_silent_while_held(&self, pid: u32) -> bool {
-        let held = Held::new(pid);
-        let deadline = after(STOP_LIMIT);
-        while !sys::is_stopped(pid) {
-            if sys::has_ended(pid) || Instant::now() >= deadline {
-                return false;
-            }
-            std::thread::yield_now();
+fn is_silent_while_held(pid: u32, address: SocketAddr) -> bool {
+    let held = Held::new(pid);
+    let deadline = after(STOP_LIMIT);
+    while !sys::is_stopped(pid) {
+        if sys::has_ended(pid) || Instant::now() >= deadline {
+            return false;
         }
-        // Not to be interrupted: the stop itself is an event.
-        let answer = health::check(self.plan.config.local_address(), after(HELD), None);
-        drop(held);
-        answer == Health::Silent && !sys::has_ended(pid)
+        std::thread::yield_now();
     }
+    // Not to be interrupted: the stop itself is an event.
+    let answer = health::check(address, after(HELD), None);
+    drop(held);
+    answer == Health::Silent && !sys::has_ended(pid)
 }
 
 /// A process group that stands still as long as this value lives.

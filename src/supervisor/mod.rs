@@ -7,6 +7,7 @@
 
 mod belongings;
 mod diagnosis;
+mod ephemeral;
 mod listener;
 mod namespaces;
 pub mod orphan;
@@ -26,7 +27,8 @@ use std::time::{Duration, Instant};
 
 use self::belongings::Belongings;
 use self::diagnosis::{Cause, Fault};
-pub use self::ports::check as check_ports;
+pub use self::ephemeral::Ephemeral;
+pub use self::ports::{Endpoints, check as check_ports};
 use self::readiness::Pulse;
 use self::restart::{Decision, History};
 use self::server::{Server, in_words};
@@ -49,6 +51,7 @@ const HUNG_GRACE: Duration = Duration::from_secs(5);
 /// All that is decided before a server is spawned.
 pub struct Plan<'a> {
     pub config: &'a Managed,
+    pub endpoints: Endpoints,
     pub home: &'a Home,
     pub installed: Installed,
     /// None: in memory.
@@ -127,7 +130,7 @@ impl<'a> Supervisor<'a> {
 
     fn keep_running(&mut self, on_ready: &mut dyn FnMut(&mut Terminal)) -> Result<Infallible, Halt> {
         self.first_start()?;
-        if let Some(url) = self.plan.config.ui_url() {
+        if let Some(url) = self.plan.endpoints.ui_url() {
             self.terminal.line(Mark::Done, &format!("UI available at {url}"));
         }
         self.terminal.line(Mark::Done, "Stigmer Daemon Ready.");
@@ -152,18 +155,35 @@ impl<'a> Supervisor<'a> {
     }
 
     /// The first start: its failures are final, for they would be the same
-    /// again, except that of a database that a killed first start left half made.
+    /// again, except those of a database that a killed first start left half
+    /// made, and of a free port that another program took meanwhile.
     fn first_start(&mut self) -> Result<(), Halt> {
-        let mut started = self.start(Phase::Starting)?;
-        if let Started::Failed(fault) = &started
-            && self.move_database_aside(fault)?
-        {
-            started = self.start(Phase::Starting)?;
+        let (mut choices, mut moved) = (1, false);
+        loop {
+            let fault = match self.start(Phase::Starting)? {
+                Started::Serving => return Ok(()),
+                Started::Failed(fault) => fault,
+            };
+            let can_choose = choices < ports::MAX_CHOICES && ports::are_free_to_choose(self.plan.config);
+            if can_choose && self.is_port_taken(&fault) {
+                choices += 1;
+                self.take_ports(Endpoints::choose(self.plan.config)?);
+            } else if !moved && self.move_database_aside(&fault)? {
+                moved = true;
+            } else {
+                return Err(self.cannot_start(fault).into());
+            }
         }
-        match started {
-            Started::Serving => Ok(()),
-            Started::Failed(fault) => Err(self.cannot_start(fault).into()),
-        }
+    }
+
+    fn take_ports(&mut self, endpoints: Endpoints) {
+        self.plan.endpoints = endpoints;
+        self.tenure.state.address = endpoints.address().to_string();
+        self.tenure.state.ui_url = endpoints.ui_url();
+    }
+
+    fn is_port_taken(&self, fault: &Fault) -> bool {
+        matches!(fault, Fault::Ended(_)) && diagnosis::cause(&self.log_tail()) == Some(Cause::PortTaken)
     }
 
     /// Spawns a server and waits until it serves.
@@ -383,11 +403,11 @@ impl<'a> Supervisor<'a> {
 
     /// What separates one daemon's lines in Temporal's log from the next one's.
     fn write_log_header(&mut self) {
-        let config = self.plan.config;
+        let endpoints = self.plan.endpoints;
         let version = self.plan.installed.version.as_ref().map_or("of the user".into(), ToString::to_string);
-        let ui = config.ui_url().unwrap_or_else(|| "no UI".into());
+        let ui = endpoints.ui_url().unwrap_or_else(|| "no UI".into());
         let (time, stigmer) = (utc(unix_time()), env!("CARGO_PKG_VERSION"));
-        let header = format!("=== {time} stigmer {stigmer}: Temporal {version} on {}, {ui}\n", config.bind_address());
+        let header = format!("=== {time} stigmer {stigmer}: Temporal {version} on {}, {ui}\n", endpoints.frontend);
         let _ = self.log.write_all(header.as_bytes());
     }
 

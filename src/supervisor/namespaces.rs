@@ -20,7 +20,7 @@ impl Supervisor<'_> {
         }
         let config = self.plan.config;
         let executable = self.plan.installed.executable.clone();
-        let client = Client { executable: &executable, address: config.local_address() };
+        let client = Client { executable: &executable, address: self.plan.endpoints.address() };
         let made = if is_new { self.made_by_temporal() } else { Vec::new() };
         let done = namespaces::establish(&config.namespaces, &made, client, &mut |deadline| {
             self.wait(Some(deadline)).map(drop)

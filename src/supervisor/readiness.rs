@@ -10,13 +10,13 @@ use crate::supervisor::diagnosis::Fault;
 
 /// Between two probes of a server that starts. Measured: a probe of a closed
 /// port takes 0.03 ms, and Temporal serves about 100 ms after its spawn.
-const PROBE_INTERVAL: Duration = Duration::from_millis(2);
+pub const PROBE_INTERVAL: Duration = Duration::from_millis(2);
 /// Between two health checks of a server that serves.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two probes while another program answers: ours will find the port
 /// taken and end.
-const STRANGER_INTERVAL: Duration = Duration::from_millis(50);
+pub const STRANGER_INTERVAL: Duration = Duration::from_millis(50);
 /// Health checks in a row that fail before a server counts as hung.
 const MAX_UNHEALTHY: u32 = 3;
 /// Later than this, a wake-up shows that this process was held: stopped by a
@@ -51,7 +51,7 @@ impl Supervisor<'_> {
     }
 
     fn probe(&self, deadline: Instant) -> Health {
-        health::check(self.plan.config.local_address(), deadline, Some(self.events.pending()))
+        health::check(self.plan.endpoints.address(), deadline, Some(self.events.pending()))
     }
 }
 

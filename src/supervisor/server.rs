@@ -12,6 +12,7 @@ use super::Plan;
 use super::program::Program;
 use crate::config::DatabaseChoice;
 use crate::database::Database;
+use crate::environment;
 use crate::error::{Error, Result, reason};
 use crate::sys::{self, SIGKILL, SIGTERM};
 
@@ -41,7 +42,9 @@ impl Server {
         // long as the server lives, even when this process does not; a script
         // is read by its interpreter through the directory.
         let lock = plan.database.as_ref().map(|database| database.lock().file());
-        sys::prepare_server(&mut command, lock.into_iter().chain(&program.directory));
+        // What is in memory alone needs no time to be saved.
+        let at_our_death = if plan.database.is_some() { SIGTERM } else { SIGKILL };
+        sys::prepare_server(&mut command, lock.into_iter().chain(&program.directory), at_our_death);
         let child = command.spawn().map_err(|cause| cannot_execute(&plan.installed.executable, &cause))?;
         let pid = child.id();
         Ok(Server { child: Some(child), pid })
@@ -87,9 +90,9 @@ fn command(plan: &Plan<'_>, program: &Path) -> Command {
     command.arg0(&plan.installed.executable);
     command.args(["server", "start-dev"]);
     command.arg("--ip").arg(config.ip.value.to_string());
-    command.arg("--port").arg(config.port.value.to_string());
-    if let Some(ui) = &config.ui {
-        command.arg("--ui-port").arg(ui.port.value.to_string());
+    command.arg("--port").arg(plan.endpoints.frontend.port().to_string());
+    if let Some(ui) = plan.endpoints.ui {
+        command.arg("--ui-port").arg(ui.port().to_string());
     }
     if plan.database.as_ref().is_some_and(Database::can_have_wal) {
         command.args(pragma_options(&config.pragmas));
@@ -109,6 +112,10 @@ fn command(plan: &Plan<'_>, program: &Path) -> Command {
     if let Some(name) = name.filter(|_| elsewhere.is_some() && !in_home) {
         // The last one counts.
         command.arg("--db-filename").arg(name);
+    }
+    // A TEMPORAL_ENV that is not in the user's file ends even a server.
+    for name in environment::foreign(&std::env::vars_os().collect::<Vec<_>>()) {
+        command.env_remove(name);
     }
     // Without one, in a container with no /etc/passwd, Temporal 1.9.1 ends
     // with "user: Current requires cgo or $USER set in environment".

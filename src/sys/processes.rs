@@ -14,34 +14,43 @@ use std::process::{Command, ExitStatus};
 use super::signals::{exit_code_of_signal, signal};
 
 /// Makes `command` a server of ours: a process group of its own, the files
-/// `held` kept open across exec, and on Linux SIGTERM when this process dies,
-/// however it dies.
-pub fn prepare_server<'a>(command: &mut Command, held: impl Iterator<Item = &'a File>) {
+/// `held` kept open across exec, and on Linux the signal `at_our_death` when
+/// this process dies, however it dies.
+pub fn prepare_server<'a>(command: &mut Command, held: impl Iterator<Item = &'a File>, at_our_death: i32) {
     let held: Vec<RawFd> = held.map(AsRawFd::as_raw_fd).collect();
-    #[cfg(target_os = "linux")]
-    // SAFETY: getpid has no preconditions.
-    let parent = unsafe { libc::getpid() };
     command.process_group(0);
     // SAFETY: the closure runs in the forked child and calls only
     // async-signal-safe functions; it touches no memory but its captures.
     unsafe {
-        command.pre_exec(move || {
-            if held.iter().any(|&held| libc::fcntl(held, libc::F_SETFD, 0) == -1) {
-                return Err(io::Error::last_os_error());
-            }
-            #[cfg(target_os = "linux")]
-            {
-                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) == -1 {
-                    return Err(io::Error::last_os_error());
-                }
-                // The parent may have died before the request was made.
-                if libc::getppid() != parent {
-                    return Err(io::Error::from_raw_os_error(libc::ESRCH));
-                }
-            }
-            Ok(())
+        command.pre_exec(move || match held.iter().any(|&held| libc::fcntl(held, libc::F_SETFD, 0) == -1) {
+            true => Err(io::Error::last_os_error()),
+            false => Ok(()),
         });
     }
+    signal_at_our_death(command, at_our_death);
+}
+
+/// `command` gets `signal` when this process dies, however it dies. Linux
+/// only, elsewhere nothing.
+pub fn signal_at_our_death(command: &mut Command, signal: i32) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: getpid has no preconditions; the closure runs in the forked child
+    // and calls only async-signal-safe functions.
+    unsafe {
+        let parent = libc::getpid();
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, signal) == -1 {
+                return Err(io::Error::last_os_error());
+            }
+            // The parent may have died before the request was made.
+            match libc::getppid() == parent {
+                true => Ok(()),
+                false => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+            }
+        });
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (command, signal);
 }
 
 /// Whether a process `pid` exists (one of another user's counts).

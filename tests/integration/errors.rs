@@ -133,6 +133,7 @@ fn every_error_says_what_failed_why_and_what_to_do() {
         mirror_cases(),
         network_cases(),
         server_cases(),
+        client_cases(),
         conflict_cases(),
         daemon_cases(),
         external_cases(),
@@ -334,7 +335,7 @@ fn usage_cases() -> Vec<Case> {
         line("completions bash zsh", 2, &["zsh"]),
         line("completions --loud", 2, &["--loud"]),
         line("local start --port abc", 2, &["--port", "abc", "65535"]),
-        line("local start --port 0", 2, &["--port", "'0'", "65535"]),
+        line("local start --port 00", 2, &["--port", "'00'", "65535"]),
         line("local start --ui-port 65536", 2, &["--ui-port", "65536", "65535"]),
         line("local start --port 7233 --ui-port 7233", 2, &["7233", "--ui-port"]),
         line("local start --ip localhost", 2, &["--ip", "localhost", "127.0.0.1"]),
@@ -515,6 +516,19 @@ fn network_cases() -> Vec<Case> {
             server.always(&checksums_path(VERSION), Reply::redirect("http://mirror.example/x"));
             let start = home.stigmer(["local", "start"]).with_mirror(VERSION, server.base());
             start.env("SSL_CERT_FILE", &trusted).run().into()
+        }),
+    ]
+}
+
+/// Of `run --ephemeral`.
+fn client_cases() -> Vec<Case> {
+    vec![
+        line("local run --ephemeral --temporal-host t.example -- true", 2, &["--ephemeral", "--temporal-host"]),
+        line("local run --ephemeral --temporal-arg --db-filename=/x -- true", 2, &["--ephemeral", "/x"]),
+        case("an ephemeral Temporal exits at start", 1, &["exit status 3", "why it did", "ephemeral.log"], |home| {
+            home.behave("exit-before-serving 3\nsay why it did");
+            let run = home.stigmer(["local", "run", "--ephemeral", "--", "true"]);
+            run.env("STIGMER_TEMPORAL_BIN", stand_in()).run().into()
         }),
     ]
 }

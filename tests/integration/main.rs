@@ -6,7 +6,9 @@ mod support;
 
 mod attack;
 mod cli;
+mod client;
 mod download;
+mod ephemeral;
 mod errors;
 mod external;
 mod external_tls;

@@ -13,7 +13,7 @@ const READY: &str = "[✓] Stigmer Daemon Ready.";
 type Row = (&'static str, fn(&Desk, &str));
 
 /// In the README's order, and at one desk, they are a story.
-const COMMANDS: [Row; 13] = [
+const COMMANDS: [Row; 15] = [
     ("stigmer local start", |desk, line| desk.run_until(desk.shell(line), READY)),
     ("stigmer local start --detach", |desk, line| {
         desk.shell(line).run().success().stdout_has(READY);
@@ -42,10 +42,9 @@ const COMMANDS: [Row; 13] = [
         desk.shell(line).run().success().stdout_has(&printed);
         desk.home.assert_quiet();
     }),
-    ("stigmer local run -- pytest", |desk, line| {
-        desk.shell(line).run().success().stdout_has(&format!("pytest : 127.0.0.1:{}\n", desk.home.port()));
-        desk.home.assert_quiet();
-    }),
+    ("stigmer local run --ephemeral -- pytest", |desk, line| run_beside(desk, line, "pytest : ")),
+    ("stigmer local run --ephemeral -- npx vitest run", |desk, line| run_beside(desk, line, "npx vitest run: ")),
+    ("stigmer local run --ephemeral -- go test ./...", |desk, line| run_beside(desk, line, "go test ./...: ")),
     ("stigmer local start --temporal-host temporal.example.com:7233", use_a_temporal_elsewhere),
     ("stigmer local start --namespace orders --search-attribute CustomerId=Keyword", |desk, line| {
         desk.run_until(desk.shell(line), READY);
@@ -71,6 +70,13 @@ const INSTALLED_BY_CI: [(&str, &str); 6] = [
     ("brew install ./stigmer.rb", ""),
     ("cargo install --path .", ".ci/crate"),
 ];
+
+/// The program gets a Temporal, and not the home's own.
+fn run_beside(desk: &Desk, line: &str, printed: &str) {
+    let outcome = desk.shell(line).run();
+    outcome.success().stdout_has(&format!("{printed}127.0.0.1:")).stdout_lacks(&desk.home.port().to_string());
+    desk.home.assert_quiet();
+}
 
 fn use_a_temporal_elsewhere(desk: &Desk, line: &str) {
     let elsewhere = Home::new().with_stand_in();
@@ -203,8 +209,8 @@ fn every_command_in_the_readmes_running_text_exists() {
     assert!(count >= 3, "{count} commands in the running text");
 }
 
-/// A home whose PATH leads to stigmer, and to a `python` and a `pytest` that
-/// print what they were given.
+/// A home whose PATH leads to stigmer, and to programs that print what they
+/// were given.
 struct Desk {
     home: Home,
 }
@@ -214,7 +220,7 @@ impl Desk {
         let programs = home.root().join("programs");
         fs::create_dir_all(&programs).unwrap();
         symlink(process::binary(), programs.join("stigmer")).unwrap();
-        for name in ["python", "pytest"] {
+        for name in ["python", "pytest", "npx", "go"] {
             fs::write(programs.join(name), "#!/bin/sh\necho \"${0##*/} $*: $TEMPORAL_ADDRESS\"\n").unwrap();
             fs::set_permissions(programs.join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
@@ -222,8 +228,12 @@ impl Desk {
     }
 
     fn shell(&self, line: &str) -> Stigmer<'_> {
+        self.script(&format!("exec {line}"))
+    }
+
+    fn script(&self, text: &str) -> Stigmer<'_> {
         let path = format!("{}:{}", self.home.root().join("programs").display(), std::env::var("PATH").unwrap());
-        Stigmer::of_program(&self.home, "sh".as_ref(), ["-c".to_owned(), format!("exec {line}")]).env("PATH", path)
+        Stigmer::of_program(&self.home, "sh".as_ref(), ["-c", text]).env("PATH", path)
     }
 
     /// Types a command that stays in the foreground, and ends it by Ctrl-C

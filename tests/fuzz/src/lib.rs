@@ -19,6 +19,8 @@ pub mod grpc;
 mod home;
 #[path = "../../../src/install/mod.rs"]
 pub mod install;
+#[path = "../../../src/lock.rs"]
+mod lock;
 #[path = "../../../src/own_file.rs"]
 mod own_file;
 #[path = "../../../src/ownership.rs"]

@@ -2,17 +2,21 @@
 //!
 //! CMD is run as if alone, with a Temporal there: the daemon that serves it is
 //! another process, shared by all `run`s of this home and stopped by the last.
+//! An ephemeral one is held by `run` itself.
+
+mod ephemeral;
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::thread;
 use std::time::Duration;
 
-use super::{context, establish_namespaces, warn_of_differences};
-use crate::cli::{Action, CommandSpec, EXTERNAL_OPTIONS, Operands, SERVER_OPTIONS, Typed};
+use super::{client, context, establish_namespaces, warn_of_differences};
+use crate::cli::{Action, CommandSpec, EXTERNAL_OPTIONS, Operands, OptionSpec, SERVER_OPTIONS, Typed, switch};
 use crate::config::Config;
 use crate::daemon::{self, Context, FORWARDED, POLL, Request, STOP_LIMIT};
+use crate::environment::Changes;
 use crate::error::{Error, Result, reason};
 use crate::external;
 use crate::lock::Lock;
@@ -26,20 +30,23 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(60);
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
+const EPHEMERAL: OptionSpec = switch("ephemeral", "a Temporal for CMD alone: in memory, on free ports");
+
 pub static COMMAND: CommandSpec = CommandSpec {
     path: "stigmer local run",
     summary: "run a command with Temporal up, then stop what was started for it",
     usage: "[OPTIONS] -- CMD [ARGS...]",
-    options: &[SERVER_OPTIONS, EXTERNAL_OPTIONS],
+    options: &[&[&EPHEMERAL], SERVER_OPTIONS, EXTERNAL_OPTIONS],
     operands: Operands::Program,
     notes: "\
 CMD finds TEMPORAL_ADDRESS, TEMPORAL_SERVICE_ADDRESS and TEMPORAL_NAMESPACE in
-its environment, and its exit status is passed on. A Temporal that is already
-running is used and left running.
+its environment and nothing of another Temporal; its exit status is passed on.
+A Temporal that is already running is used and left running, but with
+--ephemeral, which knows no ports but those that are typed.
 
 Examples:
-  stigmer local run -- pytest
-  stigmer local run --port 7300 -- go test ./...
+  stigmer local run -- python worker.py
+  stigmer local run --ephemeral -- pytest
 ",
     action: Action::Run(run),
 };
@@ -47,23 +54,28 @@ Examples:
 /// Runs the command; returns its exit code.
 fn run(typed: &Typed) -> Result<u8> {
     let context = &context()?;
+    if typed.options.has(&EPHEMERAL) {
+        return ephemeral::run(context, &context.resolve_ephemeral(&typed.options)?, &typed.operands);
+    }
     let config = &context.resolve(&typed.options)?;
     let mut terminal = Terminal::new(Stream::Stderr, context.variable);
-    if let Config::External(external) = config {
-        let known = external::connect(external, context.variable, &mut terminal)?;
-        let connection = &external.connection;
-        let place = Place {
-            address: connection.address.value.to_string(),
-            namespace: connection.namespace().into(),
-            variables: known.variables,
-        };
-        return run_command(&place, new_forwarder()?, &typed.operands);
-    }
+    let managed = match config {
+        Config::Managed(managed) => managed,
+        Config::External(external) => {
+            let known = external::connect(external, context.variable, &mut terminal)?;
+            let connection = &external.connection;
+            let address = connection.address.value.to_string();
+            let environment = client::of_external(&address, connection.namespace(), known.variables);
+            return run_command(&environment, &new_forwarder()?, &typed.operands);
+        }
+    };
     context.home.create()?;
     // Held as long as this process uses the daemon, and gone with it.
     let users_lock = join(context, &mut terminal)?;
-    let result = find_or_start(context, config, terminal)
-        .and_then(|(place, forwarder)| run_command(&place, forwarder, &typed.operands));
+    let result = find_or_start(context, config, terminal).and_then(|(state, forwarder)| {
+        let environment = client::of_daemon(&context.home, managed, &state)?;
+        run_command(&environment, &forwarder, &typed.operands)
+    });
     if let Err(error) = leave(context, users_lock) {
         print_error(&error, context.variable);
     }
@@ -87,17 +99,9 @@ fn join(context: &Context<'_>, terminal: &mut Terminal) -> Result<Lock> {
     }
 }
 
-/// Where the command finds Temporal.
-struct Place {
-    address: String,
-    namespace: String,
-    /// What else its clients need; None: what they must not have.
-    variables: Vec<(String, Option<String>)>,
-}
-
-/// The place of the daemon that is there, or of a new one, and what holds
+/// The state of the daemon that is there, or of a new one, and what holds
 /// signals back until the command is there to get them.
-fn find_or_start(context: &Context<'_>, config: &Config, mut terminal: Terminal) -> Result<(Place, Forwarder)> {
+fn find_or_start(context: &Context<'_>, config: &Config, mut terminal: Terminal) -> Result<(State, Forwarder)> {
     let use_running = |state: &State, terminal: &mut Terminal| {
         establish_namespaces(config, state)?;
         warn_of_differences(config, state, terminal);
@@ -114,23 +118,10 @@ fn find_or_start(context: &Context<'_>, config: &Config, mut terminal: Terminal)
         }
     };
     match Observed::of(&context.home.instance) {
-        Observed::Running(state) => {
-            let namespace = namespace(config, &state).to_owned();
-            let variables = state.external.map_or(Vec::new(), |external| external.variables);
-            Ok((Place { address: state.address, namespace, variables }, forwarder))
-        }
+        Observed::Running(state) => Ok((state, forwarder)),
         Observed::Silent(_) | Observed::Elsewhere | Observed::Absent => {
             Err(Error::new("cannot run the command: Temporal was stopped meanwhile"))
         }
-    }
-}
-
-/// The one that was asked for here, or else of the daemon.
-fn namespace<'a>(config: &'a Config, state: &'a State) -> &'a str {
-    match (config, state.namespaces.first()) {
-        (Config::Managed(managed), Some(namespace)) if !managed.namespaces.names.source.is_explicit() => namespace,
-        (Config::Managed(managed), _) => managed.namespaces.first(),
-        (Config::External(external), _) => external.connection.namespace(),
     }
 }
 
@@ -160,33 +151,34 @@ fn leave(context: &Context<'_>, users_lock: Lock) -> Result<()> {
     }
 }
 
+fn run_command(environment: &Changes, forwarder: &Forwarder, words: &[OsString]) -> Result<u8> {
+    let mut child = begin(new_command(environment, words), forwarder)?;
+    // Not to be passed on when its number may be another's: it is reaped after.
+    sys::wait_until_ended(child.id());
+    forwarder.pause();
+    let status = child.wait().map_err(|cause| Error::io("wait for", words[0].display(), &cause))?;
+    Ok(sys::exit_code(status))
+}
+
 /// `words` are the program, which the parser sees to, and its arguments.
-fn run_command(place: &Place, forwarder: Forwarder, words: &[OsString]) -> Result<u8> {
-    let program = &words[0];
+fn new_command(environment: &Changes, words: &[OsString]) -> Command {
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    environment.apply_to(&mut command);
+    command
+}
+
+fn begin(mut command: Command, forwarder: &Forwarder) -> Result<Child> {
     if let Some(signal) = forwarder.received() {
-        return Err(Error::new(format!("cannot run {}: interrupted before it began", program.display()))
+        return Err(Error::new(format!("cannot run {}: interrupted before it began", command.get_program().display()))
             .with_exit_code(sys::exit_code_of_signal(signal)));
     }
-    let mut command = Command::new(program);
-    command.args(&words[1..]);
-    command.env("TEMPORAL_SERVICE_ADDRESS", &place.address).env("TEMPORAL_ADDRESS", &place.address);
-    command.env("TEMPORAL_NAMESPACE", &place.namespace);
-    for (name, value) in &place.variables {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    let mut child = command.spawn().map_err(|cause| cannot_run(program, &cause))?;
+    let child = command.spawn().map_err(|cause| cannot_run(command.get_program(), &cause))?;
     // Ctrl-C and Ctrl-\ reach the command first: the terminal sends them to
     // both of us. What is sent to us alone is passed on.
     let by_terminal: &[i32] = if sys::is_in_foreground() { &[SIGINT, SIGQUIT] } else { &[] };
     forwarder.pass_to(child.id(), by_terminal);
-    // Not to be passed on when its number may be another's: it is reaped after.
-    sys::wait_until_ended(child.id());
-    forwarder.pause();
-    let status = child.wait().map_err(|cause| Error::io("wait for", program.display(), &cause))?;
-    Ok(sys::exit_code(status))
+    Ok(child)
 }
 
 fn cannot_run(program: &OsStr, cause: &io::Error) -> Error {
