@@ -38,6 +38,8 @@ pub enum Operands {
     None,
     /// A command of the user's, whose own options are not ours.
     Program,
+    /// All of them another program's, options too, but for a first `--help`.
+    PassedOn,
     /// One of some words, and what they are.
     OneOf(&'static str, &'static [&'static str]),
 }
@@ -327,6 +329,14 @@ fn help_for(parser: &mut lexopt::Parser, mut command: &'static CommandSpec) -> R
 /// What follows the words of a command; None when its help is asked for.
 fn parse_arguments(parser: &mut lexopt::Parser, command: &'static CommandSpec) -> Result<Option<Typed>> {
     let mut typed = Typed { command, options: Options::default(), operands: Vec::new() };
+    if let Operands::PassedOn = command.operands {
+        typed.operands = parser.raw_args().map_err(|cause| command.usage_error(cause))?.collect();
+        match typed.operands.first().and_then(|first| first.to_str()) {
+            Some("-h" | "--help") => return Ok(None),
+            Some("--") => drop(typed.operands.remove(0)),
+            _ => {}
+        }
+    }
     while let Some(argument) = next(parser, command)? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(None),

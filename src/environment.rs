@@ -89,6 +89,59 @@ impl Changes {
             command.env_remove(name);
         }
     }
+
+    /// Lines for `eval` in a POSIX shell.
+    pub fn for_sh(&self) -> Vec<u8> {
+        let mut lines = Vec::new();
+        for (name, value) in &self.set {
+            lines.extend_from_slice(format!("export {name}='").as_bytes());
+            append_replacing(&mut lines, value, |byte| (byte == b'\'').then_some(&br"'\''"[..]));
+            lines.extend_from_slice(b"'\n");
+        }
+        for name in self.nameable() {
+            lines.extend_from_slice(format!("unset {name}\n").as_bytes());
+        }
+        lines
+    }
+
+    /// Lines for `eval`, or `source`, in fish. Its `eval` joins lines, so each
+    /// has its end, and none has a newline inside.
+    pub fn for_fish(&self) -> Vec<u8> {
+        let mut lines = Vec::new();
+        let special = |byte| match byte {
+            b'\'' => Some(&br"\'"[..]),
+            b'\\' => Some(&br"\\"[..]),
+            b'\n' => Some(&br"'\n'"[..]),
+            _ => None,
+        };
+        for (name, value) in &self.set {
+            lines.extend_from_slice(format!("set -gx {name} '").as_bytes());
+            append_replacing(&mut lines, value, special);
+            lines.extend_from_slice(b"';\n");
+        }
+        for name in self.nameable() {
+            // A universal one is the user's for good: only hidden here.
+            let line = format!("set -eg {name}; set -qU {name}; and set -gu {name};\n");
+            lines.extend_from_slice(line.as_bytes());
+        }
+        lines
+    }
+
+    /// What a shell can unset. Any other name would be code to it, and no
+    /// shell has such a variable.
+    fn nameable(&self) -> impl Iterator<Item = &str> {
+        let is_name = |name: &&str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        self.unset.iter().filter_map(|name| name.to_str()).filter(is_name)
+    }
+}
+
+fn append_replacing<'r>(lines: &mut Vec<u8>, value: &OsStr, replacement: impl Fn(u8) -> Option<&'r [u8]>) {
+    for &byte in value.as_bytes() {
+        match replacement(byte) {
+            Some(text) => lines.extend_from_slice(text),
+            None => lines.push(byte),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -163,5 +216,20 @@ mod tests {
         assert_eq!(path("/usr/bin:/bin").as_deref(), Some("/usr/bin:/bin:/h/bin"));
         assert_eq!(path("/h/bin:/bin"), None);
         assert_eq!((path(""), set(&local(&[]), "PATH")), (None, None));
+    }
+
+    #[test]
+    fn lines_for_shells_quote_every_value_and_name_only_names() {
+        let changes = Changes {
+            set: vec![("A", "it's $HOME `x` \\ \"y\"\n".into())],
+            unset: vec!["TEMPORAL_TLS".into(), "TEMPORAL_TLS;rm -r ~".into(), "TEMPORAL_TLS\u{e9}".into()],
+        };
+        let text = |lines: Vec<u8>| String::from_utf8(lines).unwrap();
+        assert_eq!(text(changes.for_sh()), "export A='it'\\''s $HOME `x` \\ \"y\"\n'\nunset TEMPORAL_TLS\n");
+        assert_eq!(
+            text(changes.for_fish()),
+            "set -gx A 'it\\'s $HOME `x` \\\\ \"y\"'\\n'';\n\
+             set -eg TEMPORAL_TLS; set -qU TEMPORAL_TLS; and set -gu TEMPORAL_TLS;\n"
+        );
     }
 }

@@ -7,7 +7,7 @@
 //!  argv ─────────> cli ──> Command, Options            what was typed
 //!  environment ──> config ──> Managed | External       what is meant, and who said so
 //!                    │
-//!  commands/       start run stop restart status logs completions man, a file each
+//!  commands/       a file each: start run stop restart status logs temporal env completions man
 //!    ├── environment   of a client: what is set, what is taken out
 //!                    │
 //!  daemon/         one for each instance: occupancy, serve, detach, stop

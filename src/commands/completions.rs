@@ -43,12 +43,21 @@ fn flags(option: &OptionSpec) -> Vec<String> {
     short.into_iter().chain([format!("--{}", option.long)]).collect()
 }
 
+/// The installed CLI, which completes its own words. For sh and zsh, and not by
+/// `stigmer local temporal`: a Tab must install nothing.
+const TEMPORAL_CLI: &str = "\"${STIGMER_TEMPORAL_BIN:-${STIGMER_HOME:-$HOME/.stigmer}/bin/temporal}\"";
+
 fn bash() -> String {
     let cases: String = leaves().map(bash_case).collect();
     format!(
         r#"# bash completion for stigmer
 _stigmer() {{
   local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} command= word words
+  if [[ $COMP_CWORD -gt 2 && "${{COMP_WORDS[*]:1:2}}" == "local temporal" ]]; then
+    words=$({TEMPORAL_CLI} __complete "${{COMP_WORDS[@]:3:COMP_CWORD-2}}" 2>/dev/null | sed '/^:/d' | cut -f 1)
+    COMPREPLY=($(compgen -W "$words" -- "$cur"))
+    return
+  fi
   case $prev in
     {paths}) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     {values}) return ;;
@@ -141,6 +150,9 @@ if [[ $funcstack[1] == _stigmer ]]; then _stigmer "$@"; else compdef _stigmer st
 
 /// The arguments of one command.
 fn zsh_case(command: &CommandSpec) -> String {
+    if let Operands::PassedOn = command.operands {
+        return zsh_case_of_temporal(command.word());
+    }
     let mut case = format!("    {})\n      _arguments -s", command.word());
     for option in command.options() {
         let value = match (option.value, option.is_path) {
@@ -156,7 +168,7 @@ fn zsh_case(command: &CommandSpec) -> String {
     }
     case.push_str(" \\\n        '--help[show this help]'");
     match command.operands {
-        Operands::None => {}
+        Operands::None | Operands::PassedOn => {}
         Operands::Program => case.push_str(" \\\n        '*::command:_normal'"),
         Operands::OneOf(what, choices) => case.push_str(&format!(" \\\n        '1:{what}:({})'", choices.join(" "))),
     }
@@ -164,10 +176,35 @@ fn zsh_case(command: &CommandSpec) -> String {
     case
 }
 
+/// The words that the installed CLI offers, each with its meaning.
+fn zsh_case_of_temporal(word: &str) -> String {
+    format!(
+        r#"    {word})
+      local -a found
+      found=(${{(f)"$({TEMPORAL_CLI} __complete "${{(@)words[2,CURRENT]}}" 2>/dev/null)"}})
+      found=("${{(@)found:#:*}}")
+      found=("${{(@)found//:/\:}}")
+      found=("${{(@)found/$'\t'/:}}")
+      _describe argument found ;;
+"#
+    )
+}
+
 /// Text inside a single-quoted specification of `_arguments`.
 fn zsh_quote(text: &str) -> String {
     text.replace('\'', "").replace('[', "\\[").replace(']', "\\]").replace(':', "\\:")
 }
+
+/// The words that the installed CLI offers.
+const FISH_TEMPORAL: &str = r#"function __stigmer_temporal
+  set -l home $STIGMER_HOME
+  test -n "$home"; or set home $HOME/.stigmer
+  set -l cli $STIGMER_TEMPORAL_BIN
+  test -n "$cli"; or set cli $home/bin/temporal
+  set -l words (commandline -opc) (commandline -ct)
+  $cli __complete $words[4..-1] 2>/dev/null | string match -v ':*'
+end
+"#;
 
 fn fish() -> String {
     let quote = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
@@ -186,8 +223,10 @@ fn fish() -> String {
     }
     for command in leaves() {
         let condition = format!("__fish_seen_subcommand_from {}", command.word());
-        if let Operands::OneOf(_, choices) = command.operands {
-            add(condition.clone(), format!("-a {}", quote(&choices.join(" "))));
+        match command.operands {
+            Operands::OneOf(_, choices) => add(condition.clone(), format!("-a {}", quote(&choices.join(" ")))),
+            Operands::PassedOn => add(condition.clone(), "-a '(__stigmer_temporal)'".into()),
+            Operands::None | Operands::Program => {}
         }
         for option in command.options() {
             let short = option.short.map_or(String::new(), |short| format!(" -s {short}"));
@@ -200,6 +239,7 @@ fn fish() -> String {
         }
     }
     text.push_str("complete -c stigmer -l help -s h -d 'show help'\n");
+    text.push_str(FISH_TEMPORAL);
     text
 }
 

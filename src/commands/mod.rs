@@ -3,6 +3,7 @@
 
 mod client;
 mod completions;
+mod env;
 mod logs;
 mod man;
 mod restart;
@@ -10,6 +11,7 @@ mod run;
 mod start;
 mod status;
 mod stop;
+mod temporal;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -57,6 +59,8 @@ static LOCAL: CommandSpec = CommandSpec {
         &restart::COMMAND,
         &status::COMMAND,
         &logs::COMMAND,
+        &temporal::COMMAND,
+        &env::COMMAND,
     ]),
     ..CommandSpec::PLAIN
 };
@@ -77,9 +81,9 @@ fn context() -> Result<Context<'static>> {
 
 /// Prints a command's data; the exit code is 0 then. A reader that has seen
 /// enough is not a failure.
-pub fn print(text: &str) -> Result<u8> {
+pub fn print(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<u8> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(text.as_ref()).and_then(|()| stdout.flush()) {
         Err(cause) if cause.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::new(format!("cannot write to stdout: {}", reason(&cause))))
         }

@@ -175,6 +175,12 @@ pub fn resolve(
     }
 }
 
+/// What the environment alone says about a Temporal of ours, even where it
+/// names another to be used.
+pub fn resolve_managed(variable: &dyn Fn(&str) -> Option<OsString>, directory: &Path) -> Result<Managed> {
+    Resolver { options: &Options::default(), variable, directory }.managed()
+}
+
 /// The same as `resolve` for `run --ephemeral`: always a Temporal of ours, in
 /// memory. Its ports are those that were typed, or free ones: the variables
 /// name the ports of the home's lasting Temporal, beside which it runs.

@@ -56,6 +56,11 @@ impl Context<'_> {
     pub fn resolve_ephemeral(&self, options: &Options) -> Result<Managed> {
         config::resolve_ephemeral(options, self.variable, &self.directory)
     }
+
+    /// What the environment alone says about a Temporal of ours.
+    pub fn resolve_managed(&self) -> Result<Managed> {
+        config::resolve_managed(self.variable, &self.directory)
+    }
 }
 
 /// The daemon that is wanted.

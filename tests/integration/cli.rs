@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::support::process::binary;
 use crate::support::*;
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 12] = [
     "",
     "local",
     "local start",
@@ -15,6 +15,8 @@ const COMMANDS: [&str; 10] = [
     "local restart",
     "local status",
     "local logs",
+    "local temporal",
+    "local env",
     "completions",
     "man",
 ];
@@ -160,14 +162,17 @@ fn completions(home: &Home, shell: &str) -> String {
 }
 
 /// What is typed, and what must (`+`) or must not (`-`) be offered.
-const COMPLETED: [(&str, &str); 9] = [
+const COMPLETED: [(&str, &str); 11] = [
     ("stigmer ", "+local +completions +man -start"),
     ("stigmer loc", "+local -completions"),
-    ("stigmer local ", "+start +run +stop +restart +status +logs -completions"),
+    ("stigmer local ", "+start +run +stop +restart +status +logs +temporal +env -completions"),
     ("stigmer local st", "+start +stop +status -logs"),
     ("stigmer local start --", "+--detach +--port +--temporal-host +--offline +--help ---json"),
     ("stigmer local run --t", "+--temporal-host +--temporal-bin ---port -start"),
     ("stigmer local logs --", "+--follow +--lines ---port"),
+    // These are the Temporal CLI's own.
+    ("stigmer local temporal ", "+workflow +operator -start -:4"),
+    ("stigmer local temporal wo", "+workflow -operator"),
     ("stigmer completions ", "+bash +zsh +fish -start"),
     ("stigmer local start --temporal-bin plain", "+plain-file -start"),
 ];
@@ -185,7 +190,7 @@ fn bash_completes_commands_options_and_files() {
     if !has("bash", &["--version"]) {
         return skip("bash is missing");
     }
-    let home = Home::new();
+    let home = Home::new().with_stand_in();
     let script = completions(&home, "bash");
     for (typed, expected) in COMPLETED {
         let mut typed_words: Vec<String> = words(typed).iter().map(|word| format!("'{word}'")).collect();
@@ -209,7 +214,7 @@ fn fish_completes_commands_options_and_files() {
     if !has("fish", &["--version"]) {
         return skip("fish is missing");
     }
-    let home = Home::new();
+    let home = Home::new().with_stand_in();
     let script = completions(&home, "fish");
     for (typed, expected) in COMPLETED {
         let program = format!("source {script}; complete -C '{typed}'");
@@ -225,7 +230,7 @@ fn zsh_completes_commands_options_and_files() {
     if !has("zsh", &["--version"]) {
         return skip("zsh is missing");
     }
-    let home = Home::new();
+    let home = Home::new().with_stand_in();
     let script = completions(&home, "zsh");
     let checked = Stigmer::of_program(&home, "zsh".as_ref(), ["-n", &script]).run();
     checked.success();
@@ -246,6 +251,7 @@ fn zsh_completes_commands_options_and_files() {
             ("stigmer local start --det\t", "local start --detach"),
             ("stigmer local logs --fo\t", "local logs --follow"),
             ("stigmer completions zs\t", "completions zsh"),
+            ("stigmer local temporal wor\t", "local temporal workflow"),
             ("stigmer local start --temporal-bin plain\t", "local start --temporal-bin plain-file"),
         ] {
             terminal.type_keys(typed.as_bytes());

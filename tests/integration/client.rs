@@ -1,7 +1,8 @@
-//! What a client of this home's Temporal is given.
+//! What a client of this home's Temporal is given: by `run`, `env` and `temporal`.
 
 use std::fs;
 
+use crate::support::archive::{VERSION, small_release};
 use crate::support::*;
 
 /// A shell with settings for another Temporal.
@@ -36,6 +37,16 @@ fn about_temporal(text: &str) -> Vec<&str> {
     let mut lines: Vec<_> = text.lines().filter(|line| line.starts_with("TEMPORAL_")).collect();
     lines.sort();
     lines
+}
+
+fn expected(home: &Home) -> [String; 4] {
+    let address = format!("127.0.0.1:{}", home.port());
+    [
+        format!("TEMPORAL_ADDRESS={address}"),
+        format!("TEMPORAL_CONFIG_FILE={}", home.path().join("run/empty.toml").display()),
+        "TEMPORAL_NAMESPACE=default".into(),
+        format!("TEMPORAL_SERVICE_ADDRESS={address}"),
+    ]
 }
 
 #[test]
@@ -73,6 +84,78 @@ fn an_external_temporal_is_spoken_to_as_the_user_says() {
     );
     assert!(lines.contains(&format!("TEMPORAL_ADDRESS={address}\n")) && !lines.contains("CONFIG_FILE"), "{lines}");
     other.stigmer(["local", "stop"]).run().success();
+}
+
+#[test]
+fn env_gives_a_shell_the_same_whatever_the_values_are() {
+    // Every character that a shell might take for its own.
+    let home = Home::named(&std::env::temp_dir(), " it's \"$HOME\" `x` \\ ; & *\n end").with_stand_in();
+    home.stigmer(["local", "start", "--detach"]).run().success();
+    let under_run = home.stigmer(["local", "run", "--", "sh", "-c", "printf %s \"$TEMPORAL_CONFIG_FILE\""]).run();
+    let configuration = under_run.success().stdout.clone();
+    assert!(configuration.contains("it's") && configuration.contains('\n'));
+    for (shell, arguments, script) in [
+        ("sh", &["-c"][..], "eval \"$(\"$stigmer\" local env)\""),
+        ("bash", &["--norc", "-c"], "eval \"$(\"$stigmer\" local env --shell sh)\""),
+        ("zsh", &["-f", "-c"], "eval \"$(\"$stigmer\" local env)\""),
+        ("fish", &["--no-config", "-c"], "$stigmer local env --shell fish | source"),
+        ("fish", &["--no-config", "-c"], "eval ($stigmer local env --shell=fish)"),
+    ] {
+        if !has(shell, &["-c", "true"]) {
+            skip(&format!("{shell} is missing"));
+            continue;
+        }
+        let script = format!("{script}; printf %s \"$TEMPORAL_CONFIG_FILE\"; echo; env");
+        let shell = Stigmer::of_program(&home, shell.as_ref(), arguments.iter().chain(&[script.as_str()]));
+        let outcome = polluted(shell).env("stigmer", process::binary()).run();
+        outcome.success().stdout_lacks("secret-key").stdout_has(&format!(":{}\n", home.bin().display()));
+        assert!(outcome.stdout.starts_with(&format!("{configuration}\n")), "{}", outcome.describe());
+        assert!(outcome.stdout.contains(&format!("\nTEMPORAL_ADDRESS=127.0.0.1:{}\n", home.port())));
+        assert!(!outcome.stdout.contains("\nTEMPORAL_TLS") && !outcome.stdout.contains("\nTEMPORAL_PROFILE"));
+    }
+    home.stigmer(["local", "stop"]).run().success();
+    home.stigmer(["local", "env"]).run().fails_as(3, &["not running", "stigmer local start"]);
+}
+
+#[test]
+fn a_variable_that_no_shell_can_name_is_not_code_for_it() {
+    let home = Home::new().with_stand_in();
+    home.stigmer(["local", "start", "--detach"]).run().success();
+    let outcome = home.stigmer(["local", "env"]).env("TEMPORAL_TLS;touch pwned", "x").env("TEMPORAL_TLS_CA", "x").run();
+    outcome.success().stdout_has("unset TEMPORAL_TLS_CA\n").stdout_lacks("pwned");
+    home.stigmer(["local", "stop"]).run().success();
+}
+
+#[test]
+fn temporal_becomes_the_installed_cli() {
+    let home = Home::new();
+    let server = ReleaseServer::with_release(VERSION, small_release());
+    let temporal = |arguments: &[&str]| {
+        let stigmer = home.stigmer(["local", "temporal"]).args(arguments);
+        polluted(stigmer.env("STIGMER_TEMPORAL_VERSION", VERSION).env("STIGMER_TEMPORAL_MIRROR", server.base()))
+    };
+    // It installs what is missing, and its own words do not mix with the CLI's.
+    let outcome = temporal(&["--version"]).run();
+    outcome.success().stderr_has("binary installed");
+    assert_eq!(outcome.stdout, "temporal version 9.9.9 (Server 9.9.9, UI 9.9.9)\n");
+    let outcome = temporal(&["env"]).run();
+    assert_eq!(about_temporal(&outcome.success().stdout), expected(&home), "with no server");
+    assert_eq!(outcome.stderr, "");
+    home.stigmer(["local", "start", "--detach", "--port", "0"])
+        .env("STIGMER_TEMPORAL_VERSION", VERSION)
+        .run()
+        .success();
+    let address = home.state_field("address").unwrap();
+    let line = format!("TEMPORAL_ADDRESS={address}\n");
+    temporal(&["env"]).run().success().stdout_has(&line);
+    // In the command of a `run` it is for that one's Temporal.
+    let inner = "test $TEMPORAL_ADDRESS = $(\"$stigmer\" local temporal env | sed -n s/^TEMPORAL_ADDRESS=//p)";
+    let run = home.stigmer(["local", "run", "--ephemeral", "--", "sh", "-c", inner]).env("stigmer", process::binary());
+    run.env("STIGMER_TEMPORAL_VERSION", VERSION).run().success();
+    home.stigmer(["local", "stop"]).run().success();
+    temporal(&["no", "such", "--thing"]).run().exits_with(1).stdout_has("unknown command");
+    assert_eq!(server.requests_for(&archive::asset_path(VERSION)).len(), 1);
+    home.assert_quiet();
 }
 
 #[test]

@@ -520,11 +520,13 @@ fn network_cases() -> Vec<Case> {
     ]
 }
 
-/// Of `run --ephemeral`.
+/// Of `run --ephemeral` and `env`.
 fn client_cases() -> Vec<Case> {
     vec![
         line("local run --ephemeral --temporal-host t.example -- true", 2, &["--ephemeral", "--temporal-host"]),
         line("local run --ephemeral --temporal-arg --db-filename=/x -- true", 2, &["--ephemeral", "/x"]),
+        line("local env --shell csh", 2, &["--shell", "csh", "fish"]),
+        line("local env", 3, &["not running", "stigmer local start"]),
         case("an ephemeral Temporal exits at start", 1, &["exit status 3", "why it did", "ephemeral.log"], |home| {
             home.behave("exit-before-serving 3\nsay why it did");
             let run = home.stigmer(["local", "run", "--ephemeral", "--", "true"]);

@@ -13,7 +13,7 @@ const READY: &str = "[✓] Stigmer Daemon Ready.";
 type Row = (&'static str, fn(&Desk, &str));
 
 /// In the README's order, and at one desk, they are a story.
-const COMMANDS: [Row; 15] = [
+const COMMANDS: [Row; 17] = [
     ("stigmer local start", |desk, line| desk.run_until(desk.shell(line), READY)),
     ("stigmer local start --detach", |desk, line| {
         desk.shell(line).run().success().stdout_has(READY);
@@ -42,6 +42,11 @@ const COMMANDS: [Row; 15] = [
         desk.shell(line).run().success().stdout_has(&printed);
         desk.home.assert_quiet();
     }),
+    ("stigmer local temporal workflow list", |desk, line| {
+        // The stand-in has no such command; that it was asked is seen.
+        desk.shell(line).run().exits_with(1).stdout_has("unknown command, see 'temporal --help'");
+    }),
+    (r#"eval "$(stigmer local env)""#, use_the_environment_in_a_shell),
     ("stigmer local run --ephemeral -- pytest", |desk, line| run_beside(desk, line, "pytest : ")),
     ("stigmer local run --ephemeral -- npx vitest run", |desk, line| run_beside(desk, line, "npx vitest run: ")),
     ("stigmer local run --ephemeral -- go test ./...", |desk, line| run_beside(desk, line, "go test ./...: ")),
@@ -70,6 +75,14 @@ const INSTALLED_BY_CI: [(&str, &str); 6] = [
     ("brew install ./stigmer.rb", ""),
     ("cargo install --path .", ".ci/crate"),
 ];
+
+fn use_the_environment_in_a_shell(desk: &Desk, line: &str) {
+    desk.shell("stigmer local start --detach").run().success();
+    let script = format!("{line}; echo $TEMPORAL_ADDRESS");
+    let address = format!("127.0.0.1:{}\n", desk.home.port());
+    assert_eq!(desk.script(&script).run().success().stdout, address);
+    desk.shell("stigmer local stop").run().success();
+}
 
 /// The program gets a Temporal, and not the home's own.
 fn run_beside(desk: &Desk, line: &str, printed: &str) {

@@ -1,5 +1,6 @@
 //! A stand-in for `temporal`, which acts as the real one does and misbehaves
-//! on request. Compiled by the tests with nothing but the standard library.
+//! on request. Compiled by the tests with nothing but the standard library. As
+//! a client, `env` prints its environment.
 //!
 //! It keeps its records in `$STAND_IN_DIR`: `starts` (a line `pid arguments`
 //! for each start), `stops` (a line `pid` for each graceful end),
@@ -62,6 +63,8 @@ fn main() {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["--version"] => println!("temporal version 9.9.9 (Server 9.9.9, UI 9.9.9)"),
+        ["env"] => std::env::vars_os().for_each(|(name, value)| println!("{}={}", name.display(), value.display())),
+        ["__complete", ..] => println!("workflow\tManage: workflows\noperator\tManage operators\n:4"),
         ["grandchild"] => loop {
             thread::park();
         },
