@@ -40,6 +40,7 @@ PROBE_INTERVAL_SECONDS = 0.001
 SETTLE_SECONDS = 0.5
 LOAD_COUNT = 300
 LOAD_IN_FLIGHT = 40
+EPHEMERAL_ROUNDS = 10
 SERVICE = b"temporal.api.workflowservice.v1.WorkflowService"
 
 
@@ -49,7 +50,7 @@ def main():
     parser = argparse.ArgumentParser(description="Measure stigmer beside its alternatives.")
     parser.add_argument("--rounds", type=int, default=7, help="of each measurement (default: 7)")
     parser.add_argument("--build", action="store_true", help="also time cold builds (minutes)")
-    parser.add_argument("--only", choices=["install", "start", "load", "commands", "supervision"], help="measure this alone")
+    parser.add_argument("--only", choices=["install", "start", "load", "ephemeral", "commands", "supervision"], help="measure this alone")
     options = parser.parse_args()
     binary = Path(os.environ.get("STIGMER") or TARGET / "release/stigmer").absolute()
     if not binary.exists():
@@ -61,7 +62,7 @@ def main():
         bench = Bench(binary, Path(scratch), options.rounds)
         try:
             parts = {"install": bench.install, "start": bench.start_and_stop}
-            parts |= {"load": bench.load}
+            parts |= {"load": bench.load, "ephemeral": bench.ephemeral}
             parts |= {"commands": bench.commands, "supervision": bench.supervision}
             for name, measure in parts.items():
                 if options.only in (None, name):
@@ -227,6 +228,25 @@ class Bench:
         other = f"bare start and stop {seconds(bare)}"
         self.row("`run -- true`", seconds(took["run"]), other, f"{took['run'] / bare:.2f}", budget, "bare Temporal")
 
+    def ephemeral(self):
+        """A Temporal in memory from nothing to nothing, as each test run has it; `true` is the test."""
+        home = self.new_home("ephemeral")
+        steps = [
+            ("stigmer", lambda: self.timed([self.binary, "local", "run", "--ephemeral", "--", "true"], home=home)),
+            ("sdk", lambda: self.sdk_session()[1]),
+        ]
+        times = {}
+        # The first round reads the executable into memory.
+        for number in range(-1, EPHEMERAL_ROUNDS):
+            for name, measure in steps if number % 2 else reversed(steps):
+                value = measure()
+                if number >= 0:
+                    times.setdefault(name, []).append(value)
+        took = self.medians("ephemeral", times)
+        other = f"Python SDK's `start_local`, enter and exit {seconds(took['sdk'])}"
+        ratio = f"{took['stigmer'] / took['sdk']:.2f}"
+        self.row("`run --ephemeral -- true`", seconds(took["stigmer"]), other, ratio, "<= 1.05", "Temporal's own start")
+
     def bare_session(self, database, start_name, stop_name, settle=SETTLE_SECONDS):
         port, ui_port = free_port(), free_port()
         began = time.perf_counter()
@@ -265,24 +285,29 @@ class Bench:
         return {"new": figures["serving"], "new ready": figures["ready"]}
 
     def sdk_start(self, database):
+        return self.sdk_session(database)[0]
+
+    def sdk_session(self, database=None):
+        """Seconds until it serves, and until it is gone."""
         program = """
 import asyncio, os, sys, time
 from temporalio.testing import WorkflowEnvironment
 async def main():
     began = time.perf_counter()
     environment = await WorkflowEnvironment.start_local(
-        dev_server_existing_path=sys.argv[1], dev_server_database_filename=sys.argv[2])
+        dev_server_existing_path=sys.argv[1], dev_server_database_filename=sys.argv[2] or None)
     print(time.perf_counter() - began, flush=True)
     await environment.shutdown()
+    print(time.perf_counter() - began, flush=True)
     os._exit(0)
 asyncio.run(main())
 """
         python = TARGET / "python/bin/python"
-        command = [python, "-B", "-c", program, self.temporal, database]
+        command = [python, "-B", "-c", program, self.temporal, database or ""]
         done = subprocess.run([*map(str, command)], env=self.environment(), capture_output=True, text=True)
         if done.returncode != 0:
             sys.exit(f"error: the SDK's start_local failed:\n{done.stderr}")
-        return float(done.stdout)
+        return [float(line) for line in done.stdout.split()]
 
     def load(self):
         """Small workflows, many at a time, and single starts, each round on new databases."""

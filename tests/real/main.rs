@@ -9,6 +9,7 @@
 mod support;
 
 mod database;
+mod ephemeral;
 mod faults;
 mod journey;
 mod never;

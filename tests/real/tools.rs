@@ -54,6 +54,25 @@ fn script(name: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// A copy of a Node project with what it depends on, in the target directory.
+pub fn node_project(source: &Path) -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("vitest");
+    std::fs::create_dir_all(&target).unwrap();
+    let lock = std::fs::File::create(target.with_extension("lock")).unwrap();
+    lock.lock().unwrap();
+    // Written last: a killed run leaves a directory without it.
+    let (wanted, complete) = (std::fs::read_to_string(source.join("package.json")).unwrap(), target.join("complete"));
+    if std::fs::read_to_string(&complete).ok().as_ref() != Some(&wanted) {
+        std::fs::write(target.join("package.json"), &wanted).unwrap();
+        let options = ["install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"];
+        let output = Command::new("npm").args(options).current_dir(&target).output().unwrap();
+        assert!(output.status.success(), "npm install: {}", String::from_utf8_lossy(&output.stderr));
+        std::fs::write(&complete, wanted).unwrap();
+    }
+    std::fs::copy(source.join("greetings.test.js"), target.join("greetings.test.js")).unwrap();
+    target
+}
+
 /// The executable of an archive, unpacked once and kept beside it.
 fn unpack(archive: &Path) -> PathBuf {
     let executable = archive.with_file_name(format!("temporal-{PINNED}"));
