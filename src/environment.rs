@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn lines_for_shells_quote_every_value_and_name_only_names() {
         let changes = Changes {
-            set: vec![("A", "it's $HOME `x` \\ \"y\"\n".into())],
+            set: vec![("A".into(), "it's $HOME `x` \\ \"y\"\n".into())],
             unset: vec!["TEMPORAL_TLS".into(), "TEMPORAL_TLS;rm -r ~".into(), "TEMPORAL_TLS\u{e9}".into()],
         };
         let text = |lines: Vec<u8>| String::from_utf8(lines).unwrap();

@@ -40,7 +40,7 @@ const FILES: [(&str, &str); 6] = [
     ),
     ("logs/temporal.log", "Temporal's output; rotated at start past 10 MiB, three old ones kept"),
     ("logs/daemon.log", "stigmer's own lines when detached"),
-    ("run/", "the lock and the state of the daemon"),
+    ("run/", "locks, the state of the daemon, and an empty configuration file for clients"),
 ];
 
 const EXIT_STATUS: [(&str, &str); 5] = [
@@ -253,7 +253,9 @@ mod tests {
     fn the_examples_are_those_of_the_help() {
         let page = page();
         let examples = page.split(".SH EXAMPLES").nth(1).unwrap();
-        for line in ["stigmer local run \\-\\- pytest", "stigmer local logs \\-f", "stigmer man | man \\-l \\-"] {
+        for line in
+            ["stigmer local run \\-\\-ephemeral \\-\\- pytest", "stigmer local logs \\-f", "stigmer man | man \\-l \\-"]
+        {
             assert!(examples.contains(line), "{examples}");
         }
     }

@@ -48,7 +48,8 @@ fn temporal(typed: &Typed) -> Result<u8> {
 /// `run`; else of the daemon's, or of the one that it would start.
 fn environment(context: &Context<'_>, config: &Managed) -> Result<Changes> {
     if let Config::External(external) = context.resolve(&Options::default())? {
-        return Ok(client::of_external(&external.address.value.to_string(), external.namespace()));
+        let connection = &external.connection;
+        return Ok(client::of_external(&connection.address.value.to_string(), connection.namespace(), Vec::new()));
     }
     if let Observed::Running(state) = Observed::of(&context.home.instance) {
         return client::of_daemon(&context.home, config, &state);

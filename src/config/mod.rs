@@ -178,7 +178,7 @@ pub fn resolve(
 /// What the environment alone says about a Temporal of ours, even where it
 /// names another to be used.
 pub fn resolve_managed(variable: &dyn Fn(&str) -> Option<OsString>, directory: &Path) -> Result<Managed> {
-    Resolver { options: &Options::default(), variable, directory }.managed()
+    Resolver { options: &Options::default(), variable, metadata_names: &[], directory }.managed()
 }
 
 /// The same as `resolve` for `run --ephemeral`: always a Temporal of ours, in
