@@ -18,8 +18,8 @@ use crate::sys::{self, SIGKILL, SIGTERM};
 
 /// How SQLite is to keep the database. Measured with 300 small workflows, 40 in
 /// flight: with Temporal's defaults, a rollback journal that is synced at each
-/// commit, 13 a second; with a write-ahead log 26; with one that is synced only
-/// when it is emptied into the database 44, in memory 38. A larger cache, memory
+/// commit, 13 a second; with a write-ahead log that is synced only when it is
+/// emptied into the database 44; in memory 38. A larger cache, memory
 /// maps, temporary tables in memory and rarer checkpoints changed nothing.
 const PRAGMAS: [(&str, &str); 2] = [("journal_mode", "WAL"), ("synchronous", "NORMAL")];
 /// What takes the path of a file (Temporal CLI 1.9.1), but for the database.
