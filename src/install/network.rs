@@ -211,6 +211,15 @@ fn is_certificate_error(error: &ureq::Error) -> bool {
     }
 }
 
+/// `why` is rustls's: of a certificate that is not valid now, the clock is
+/// suspected first.
+fn certificate_hint(why: &str) -> &'static str {
+    match ["xpired", "NotValidYet", "not valid yet"].iter().any(|word| why.contains(word)) {
+        true => "is the clock of this machine right? date -u",
+        false => "if your network inspects TLS, set SSL_CERT_FILE to your company's CA certificate",
+    }
+}
+
 /// Words a transport error, and decides whether trying again may help.
 fn failure(error: &ureq::Error, host: &str, proxy: Option<(&'static str, &str)>) -> Failure {
     let why = match proxy {
@@ -218,7 +227,7 @@ fn failure(error: &ureq::Error, host: &str, proxy: Option<(&'static str, &str)>)
         None => format!("{host}: {}", cause(error)),
     };
     if is_certificate_error(error) {
-        let hint = "if your network inspects TLS, set SSL_CERT_FILE to your company's CA certificate";
+        let hint = certificate_hint(&why);
         return Error::new(why).hint(hint).into();
     }
     match (error, proxy) {
@@ -332,6 +341,15 @@ mod tests {
         for (list, host) in [("", "x"), ("example.com", "badexample.com"), ("a.example.com", "example.com"), (",", "x")]
         {
             assert!(!bypasses_proxy(list, host), "{list} {host}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_valid_now_casts_suspicion_on_the_clock() {
+        use rustls::CertificateError::{Expired, NotValidYet, UnknownIssuer};
+        for (cause, word) in [(Expired, "clock"), (NotValidYet, "clock"), (UnknownIssuer, "SSL_CERT_FILE")] {
+            let why = rustls::Error::InvalidCertificate(cause).to_string();
+            assert!(certificate_hint(&why).contains(word), "{why}");
         }
     }
 

@@ -369,8 +369,9 @@ fn a_directory_is_a_mirror_too() {
     fs::write(mirror.join("v9.9.9").join(asset_name(VERSION)), small_release()).unwrap();
     install(&home, &mirror).run().fails_with(&["checksums.txt"]);
     fs::write(mirror.join("v9.9.9/checksums.txt"), checksums(VERSION, small_release())).unwrap();
-    // The mirror is local, so being offline does not matter.
-    install(&home, "my mirror").env("STIGMER_OFFLINE", "1").run().success();
+    // The mirror is local: being offline does not matter, nor what is wrong with the network's settings.
+    let absent = home.root().join("absent.pem");
+    install(&home, "my mirror").env("STIGMER_OFFLINE", "1").env("SSL_CERT_FILE", absent).run().success();
     assert_installed(&home, stand_in_bytes());
     let archive = mirror.join("v9.9.9").join(asset_name(VERSION));
     assert_eq!(home.receipt_field("source").unwrap(), archive.to_str().unwrap());
