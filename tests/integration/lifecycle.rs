@@ -227,12 +227,7 @@ fn a_port_taken_by_a_temporal_hints_at_using_it() {
 #[cfg(target_os = "linux")]
 fn a_database_broken_before_it_ever_served_is_moved_aside_and_made_anew() {
     let home = home();
-    home.behave("slow-schema 60000");
-    let daemon = home.stigmer(["local", "start"]).spawn();
-    home.wait_for("half a database", || fs::read(home.database()).is_ok_and(|content| !content.is_empty()));
-    daemon.signal(libc::SIGKILL);
-    home.wait_until_quiet(LIMIT);
-    home.behave("");
+    home.leave_half_a_database();
     let mut daemon = start(&home);
     daemon.wait_for_stdout("[!] The database was never completed; moved it to ");
     let broken = home.path().join("data/temporal.db.broken");

@@ -191,20 +191,10 @@ fn a_backup_put_where_a_first_start_failed_is_never_moved_away() {
     home.stigmer(["local", "run", "--", "true"]).run().success();
 }
 
-/// Leaves a database as a kill at its birth does.
-fn leave_half_a_database(home: &Home) {
-    home.behave("slow-schema 60000");
-    let daemon = home.stigmer(["local", "start"]).spawn();
-    home.wait_for("half a database", || fs::read(home.database()).is_ok_and(|content| !content.is_empty()));
-    daemon.signal(libc::SIGKILL);
-    home.wait_until_quiet(LIMIT);
-    home.behave("");
-}
-
 #[test]
 fn a_backup_put_over_a_half_made_database_is_never_moved_away_because_of_a_typo() {
     let home = home();
-    leave_half_a_database(&home);
+    home.leave_half_a_database();
     // In place, as `cp` does it: the same file with another content.
     fs::write(home.database(), "a database of the stand-in\n").unwrap();
     home.behave("exit-before-serving 1\nsay Error: unknown flag: --typo");
@@ -218,7 +208,7 @@ fn a_backup_put_over_a_half_made_database_is_never_moved_away_because_of_a_typo(
 fn what_was_moved_away_is_never_overwritten() {
     let home = home();
     for number in 0..3 {
-        leave_half_a_database(&home);
+        home.leave_half_a_database();
         let outcome = home.stigmer(["local", "run", "--", "true"]).run();
         let suffix = if number == 0 { ".broken".into() } else { format!(".broken.{number}") };
         outcome.success().stderr_has(&format!("temporal.db{suffix} and making a new one"));

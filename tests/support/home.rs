@@ -134,6 +134,16 @@ impl Home {
         self
     }
 
+    /// Leaves a database as a kill at its birth does.
+    pub fn leave_half_a_database(&self) {
+        self.behave("slow-schema 60000");
+        let daemon = self.stigmer(["local", "start"]).spawn();
+        self.wait_for("half a database", || fs::read(self.database()).is_ok_and(|content| !content.is_empty()));
+        daemon.signal(libc::SIGKILL);
+        self.wait_until_quiet(LIMIT);
+        self.behave("");
+    }
+
     /// Sets how the stand-in behaves, one behaviour a line.
     pub fn behave(&self, lines: &str) {
         // Renamed into place, because the stand-in may read it at any time.
