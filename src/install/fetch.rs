@@ -17,7 +17,7 @@ use crate::config::Managed;
 use crate::digest::HashingReader;
 use crate::error::{Error, Result};
 use crate::home::Home;
-use crate::release::{Asset, Location, Platform};
+use crate::release::{Asset, Location, Mirror, Platform};
 use crate::sys;
 use crate::terminal::{Mark, Terminal};
 
@@ -41,10 +41,17 @@ pub fn fetch<'a>(
 ) -> Result<Fetched<'a>> {
     let asset = Asset { version: config.version.value.clone(), platform: Platform::current()? };
     let location = config.mirror.value.locate(&asset.path());
+    let cannot_install = |why: String| Error::new(format!("cannot install Temporal CLI {}: {why}", asset.version));
     if config.offline.value && matches!(location, Location::Url(_)) {
-        let text = format!("cannot install Temporal CLI {}: offline ({})", asset.version, config.offline.source);
-        return Err(Error::new(format!("{text}, and it is not installed"))
+        return Err(cannot_install(format!("offline ({}), and it is not installed", config.offline.source))
             .hint("go online once, or give --mirror DIR or --temporal-bin PATH"));
+    }
+    if let Mirror::Directory(path) = &config.mirror.value
+        && !path.is_dir()
+    {
+        let (path, source) = (path.display(), config.mirror.source);
+        return Err(cannot_install(format!("the mirror {path} ({source}) is not a directory"))
+            .hint("name a directory that is there, or a URL, which begins with https://"));
     }
     // Made before the first request, so that a home that cannot be written to
     // is reported before 45 MB have come.
@@ -119,8 +126,12 @@ impl Archive {
     fn attempt(&self, partial: &Partial, terminal: &mut Terminal) -> Result<Option<(File, Unpacked)>> {
         let Archive { client, asset, location, trust } = self;
         let mut file = partial.open()?;
+        let doing = match location {
+            Location::Url(_) => "Downloading",
+            Location::File(_) => "Unpacking",
+        };
         let mut progress =
-            terminal.progress(&format!("Downloading Temporal CLI v{} ({})...", asset.version, asset.platform));
+            terminal.progress(&format!("{doing} Temporal CLI v{} ({})...", asset.version, asset.platform));
         let download = Download::open(client, location, self.missing(), &mut progress);
         let mut reader = HashingReader::new(download.map_err(|failure| failure.of(location))?);
         let free = || sys::free_space(partial.directory());

@@ -168,6 +168,9 @@ fn write<R: Read>(
     if needed > limit {
         return Err(refused(format!("its temporal has {needed} bytes, more than the limit of {limit}")));
     }
+    if needed == 0 {
+        return Err(refused("its temporal is empty"));
+    }
     if let Some(free) = free().filter(|free| *free < needed) {
         return Err(Fault::NoSpace { needed, free });
     }
@@ -298,6 +301,7 @@ mod tests {
             (vec![("bin/temporal", b'0', b"x")], "no file named temporal"),
             (vec![("Temporal", b'0', b"x")], "no file named temporal"),
             (vec![], "no file named temporal"),
+            (vec![("temporal", b'0', b"")], "its temporal is empty"),
             (vec![("l", b'L', b"temporal\0"), good], "long name"),
             (vec![("p", b'x', b"17 path=temporal\n"), good], "sets 'path'"),
             (vec![("p", b'x', b"10 size=1\n"), good], "sets 'size'"),

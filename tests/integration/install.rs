@@ -364,14 +364,16 @@ fn offline_means_no_request_at_all() {
 fn a_directory_is_a_mirror_too() {
     let home = Home::new();
     let mirror = home.root().join("my mirror");
-    install(&home, &mirror).run().fails_with(&[mirror.to_str().unwrap(), VERSION, "hint: "]);
+    let outcome = install(&home, &mirror).run();
+    outcome.fails_with(&[mirror.to_str().unwrap(), VERSION, "is not a directory", "hint: ", "https://"]);
     fs::create_dir_all(mirror.join("v9.9.9")).unwrap();
     fs::write(mirror.join("v9.9.9").join(asset_name(VERSION)), small_release()).unwrap();
     install(&home, &mirror).run().fails_with(&["checksums.txt"]);
     fs::write(mirror.join("v9.9.9/checksums.txt"), checksums(VERSION, small_release())).unwrap();
     // The mirror is local: being offline does not matter, nor what is wrong with the network's settings.
     let absent = home.root().join("absent.pem");
-    install(&home, "my mirror").env("STIGMER_OFFLINE", "1").env("SSL_CERT_FILE", absent).run().success();
+    let outcome = install(&home, "my mirror").env("STIGMER_OFFLINE", "1").env("SSL_CERT_FILE", absent).run();
+    outcome.success().stderr_has("Unpacking Temporal CLI").stderr_lacks("Downloading");
     assert_installed(&home, stand_in_bytes());
     let archive = mirror.join("v9.9.9").join(asset_name(VERSION));
     assert_eq!(home.receipt_field("source").unwrap(), archive.to_str().unwrap());
@@ -717,6 +719,7 @@ fn hostile_entries() -> Vec<(&'static str, Vec<u8>)> {
         ("directory with a slash", Archive::new().directory("temporal/").gzip()),
         ("two entries", archive().file("temporal", b"x").gzip()),
         ("two entries, other spelling", archive().file("./temporal", b"x").gzip()),
+        ("empty executable", Archive::new().file("temporal", b"").gzip()),
         ("no entry", Archive::new().file("LICENSE", b"x").gzip()),
         ("only below", Archive::new().file("bin/temporal", good).gzip()),
         ("empty archive", Archive::new().gzip()),

@@ -118,7 +118,7 @@ fn a_database_of_another_version_opens_in_the_pinned_one() {
     let home = Home::new();
     let start = |version: &str| {
         let started = home.stigmer(["local", "start", "--detach"]).with_mirror(version, &tools.mirror).run();
-        started.success().stdout_has(&format!("Downloading Temporal CLI v{version} "));
+        started.success().stdout_has(&format!("Unpacking Temporal CLI v{version} "));
         assert_eq!(home.receipt_field("version").as_deref(), Some(version));
         assert_eq!(status(&home, "temporal_version").as_deref(), Some(version));
     };
