@@ -20,6 +20,7 @@
 //!    │     fetch         a release ──> Fetched: verified, not yet in place
 //!    │     trust         what it must be
 //!    │     network       one request: proxy, certificates, redirects
+//!    │     connection    to the address that answers, as long as enough comes
 //!    │     download      the body, over connections that come and go
 //!    │     failure       why it failed, from the socket to the user
 //!    │     unpack        tar.gz ──> the executable, hashed on its way

@@ -19,6 +19,10 @@ const EXPLAIN_AFTER: Duration = Duration::from_millis(200);
 const WRITE_LIMIT: Duration = Duration::from_millis(200);
 const ERROR_LIMIT: Duration = Duration::from_secs(5);
 const MIN_REDRAW: Duration = Duration::from_millis(100);
+/// How often a download that cannot be redrawn gets a line.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+/// The speed is that of the last one to two such times.
+const SPEED_WINDOW: Duration = Duration::from_secs(2);
 const DEFAULT_COLUMNS: usize = 80;
 
 /// What kind of line this is.
@@ -183,8 +187,10 @@ impl Terminal {
             style: self.style,
             log: self.log.as_ref().and_then(|log| log.try_clone().ok()),
             title: title.into(),
-            began: Instant::now(),
+            marks: [(Instant::now(), 0); 2],
             drawn: None,
+            line: Instant::now(),
+            trouble: None,
             resumed: 0,
             done: 0,
             total: None,
@@ -192,7 +198,7 @@ impl Terminal {
         }
     }
 
-    /// The progress of something too small to show.
+    /// The progress of something too small to show, unless it is interrupted.
     pub fn silent_progress(&mut self) -> Progress {
         let mut progress = self.progress("");
         progress.silent = true;
@@ -235,14 +241,20 @@ fn write_log(log: Option<&mut File>, style: Style, mark: Mark, text: &str) {
     }
 }
 
-/// One download: redrawn in place on a terminal, elsewhere one line at its end.
+/// One download: redrawn in place on a terminal, elsewhere one line at its end,
+/// and others before it where it takes long.
 pub struct Progress {
     stream: Stream,
     style: Style,
     log: Option<File>,
     title: String,
-    began: Instant,
+    /// What had come when, one to two `SPEED_WINDOW`s ago and since.
+    marks: [(Instant, u64); 2],
     drawn: Option<Instant>,
+    /// When the last line was written that stays.
+    line: Instant,
+    /// Why nothing comes.
+    trouble: Option<String>,
     resumed: u32,
     done: u64,
     total: Option<u64>,
@@ -252,15 +264,33 @@ pub struct Progress {
 impl Progress {
     /// `done` of `total` bytes have come.
     pub fn advance(&mut self, done: u64, total: Option<u64>) {
-        (self.done, self.total) = (done, total);
-        if self.style.live && !self.silent && self.drawn.is_none_or(|drawn| drawn.elapsed() >= MIN_REDRAW) {
-            self.draw();
+        (self.done, self.total, self.trouble) = (done, total, None);
+        self.wait();
+    }
+
+    /// Nothing came for a moment.
+    pub fn wait(&mut self) {
+        let now = Instant::now();
+        if now - self.marks[1].0 >= SPEED_WINDOW {
+            self.marks = [self.marks[1], (now, self.done)];
         }
+        self.show(MIN_REDRAW);
+    }
+
+    /// The connection was lost because of `cause`; it is tried again.
+    pub fn interrupted(&mut self, cause: &str, attempt: u32, attempts: u32) {
+        let again = format!("rying again ({attempt} of {attempts}): {cause}");
+        self.trouble = Some(one_line(&match self.percent() {
+            Some(percent) => format!("{percent}, t{again}"),
+            None => format!("T{again}"),
+        }));
+        self.show(Duration::ZERO);
     }
 
     /// The connection was lost, and the download goes on.
     pub fn resumed(&mut self) {
         self.resumed += 1;
+        self.marks = [(Instant::now(), self.done); 2];
     }
 
     /// It is whole.
@@ -274,18 +304,43 @@ impl Progress {
             count => format!(" (resumed {count} times)"),
         };
         let text = format!("{} 100%{resumed}", self.title);
-        let begin = if self.style.live { "\r\x1b[K" } else { "" };
-        self.stream.write(&format!("{begin}{} {text}\n", self.style.mark(Mark::Download)), WRITE_LIMIT);
-        write_log(self.log.as_mut(), self.style, Mark::Download, &text);
+        self.keep_line(Mark::Download, &text);
         self.drawn = None;
     }
 
-    fn draw(&mut self) {
-        // The mark takes four columns; the last stays free, or the line wraps.
-        let room = self.stream.columns().saturating_sub(5);
-        let text = fit(&self.title, &self.details(), self.percent().as_deref(), room);
-        self.stream.write(&format!("\r\x1b[K{} {text}", self.style.mark(Mark::Download)), Duration::ZERO);
-        self.drawn = Some(Instant::now());
+    /// Shows how it stands, where `pause` has passed since it was last drawn.
+    fn show(&mut self, pause: Duration) {
+        if self.silent && self.trouble.is_none() {
+            return;
+        }
+        if self.line.elapsed() >= LINE_EVERY {
+            let (mark, text) = self.text(usize::MAX);
+            match self.style.live {
+                true => write_log(self.log.as_mut(), self.style, mark, &text),
+                false => self.keep_line(mark, &text),
+            }
+            self.line = Instant::now();
+        }
+        if self.style.live && self.drawn.is_none_or(|drawn| drawn.elapsed() >= pause) {
+            // The mark takes four columns; the last stays free, or the line wraps.
+            let (mark, text) = self.text(self.stream.columns().saturating_sub(5));
+            self.stream.write(&format!("\r\x1b[K{} {text}", self.style.mark(mark)), Duration::ZERO);
+            self.drawn = Some(Instant::now());
+        }
+    }
+
+    /// Writes a line that stays.
+    fn keep_line(&mut self, mark: Mark, text: &str) {
+        let begin = if self.style.live { "\r\x1b[K" } else { "" };
+        self.stream.write(&format!("{begin}{} {text}\n", self.style.mark(mark)), WRITE_LIMIT);
+        write_log(self.log.as_mut(), self.style, mark, text);
+    }
+
+    fn text(&self, room: usize) -> (Mark, String) {
+        match &self.trouble {
+            Some(trouble) => (Mark::Warning, trouble.chars().take(room).collect()),
+            None => (Mark::Download, fit(&self.title, &self.details(), self.percent().as_deref(), room)),
+        }
     }
 
     fn percent(&self) -> Option<String> {
@@ -300,11 +355,12 @@ impl Progress {
             Some(total) => format!("{:.1} of {:.1} MB", megabytes(self.done), megabytes(total)),
             None => format!("{:.1} MB", megabytes(self.done)),
         }];
-        let elapsed = self.began.elapsed().as_secs_f64();
+        let (since, before) = self.marks[0];
+        let elapsed = since.elapsed().as_secs_f64();
         if elapsed > 0.5 && self.done > 0 {
-            let speed = self.done as f64 / elapsed;
+            let speed = self.done.saturating_sub(before) as f64 / elapsed;
             details.push(format!("{:.1} MB/s", speed / 1e6));
-            if let Some(total) = self.total {
+            if let Some(total) = self.total.filter(|_| speed >= 1.0) {
                 details.push(format!("{:.0} s left", total.saturating_sub(self.done) as f64 / speed));
             }
         }
@@ -317,9 +373,10 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        // What comes next, an error most likely, begins on its own line.
         if self.drawn.is_some() {
-            self.stream.write("\n", WRITE_LIMIT);
+            // What comes next, an error most likely, begins on its own line.
+            let end = if self.silent && self.trouble.is_none() { "\r\x1b[K" } else { "\n" };
+            self.stream.write(end, WRITE_LIMIT);
         }
     }
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ureq::BodyReader;
 use ureq::http::{HeaderMap, Response};
 
+use super::connection::{MIN_BYTES, is_tick};
 use super::failure::Failure;
 use super::network::{Client, io_cause};
 use crate::error::{Error, reason};
@@ -24,7 +25,7 @@ use crate::terminal::Progress;
 const MAX_FAILURES: u32 = 6;
 /// Bytes after which earlier failures are forgotten. With fewer, a server that
 /// delivers one byte per connection would keep us for days.
-const PROGRESS: u64 = 16 << 10;
+const PROGRESS: u64 = MIN_BYTES;
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const MAX_DELAY: Duration = Duration::from_secs(10);
 /// The longest `Retry-After` that is waited for.
@@ -113,8 +114,7 @@ struct Http<'a> {
     client: &'a Client,
     url: &'a str,
     missing: Error,
-    /// The connection, with the host at its other end.
-    connection: Option<(BodyReader<'static>, String)>,
+    connection: Option<Connected>,
     /// What the first answer said of the file.
     identity: Option<Identity>,
     /// Bytes delivered to the reader so far.
@@ -123,6 +123,14 @@ struct Http<'a> {
     failures: u32,
     /// The position of the last one.
     failed_at: u64,
+}
+
+struct Connected {
+    body: BodyReader<'static>,
+    /// At its other end.
+    host: String,
+    /// Bytes to come that we have: a server without ranges sends them again.
+    skip: u64,
 }
 
 /// What distinguishes one state of a file from another.
@@ -146,46 +154,61 @@ impl<'a> Http<'a> {
     fn read(&mut self, buffer: &mut [u8], progress: &mut Progress) -> Result<usize, Failure> {
         loop {
             match self.read_once(buffer, progress) {
-                Ok(count) => {
+                Ok(Some(count)) => {
                     self.position += count as u64;
                     progress.advance(self.position, self.total());
                     return Ok(count);
                 }
-                Err(failure) => self.pause_after(failure)?,
+                Ok(None) => progress.wait(),
+                Err(failure) => self.pause_after(failure, progress)?,
             }
         }
     }
 
     /// Reads from the connection, which is made where there is none and given
-    /// up when it fails.
-    fn read_once(&mut self, buffer: &mut [u8], progress: &mut Progress) -> Result<usize, Failure> {
-        let (mut body, host) = match self.connection.take() {
-            Some(connection) => connection,
-            None if self.total() == Some(self.position) => return Ok(0),
+    /// up when it fails. None: nothing came for now.
+    fn read_once(&mut self, buffer: &mut [u8], progress: &mut Progress) -> Result<Option<usize>, Failure> {
+        let mut connected = match self.connection.take() {
+            Some(connected) => connected,
+            None if self.total() == Some(self.position) => return Ok(Some(0)),
             None => {
-                let connection = self.connect()?;
+                let connected = self.connect()?;
                 if self.position > 0 {
                     progress.resumed();
                 }
-                connection
+                connected
             }
         };
-        let count = body.read(buffer).map_err(|cause| lost(&host, &cause))?;
-        if count == 0 && self.total().is_some_and(|total| total != self.position) {
-            return Err(lost(&host, &io::ErrorKind::UnexpectedEof.into()));
-        }
-        self.connection = Some((body, host));
+        let Connected { body, host, skip } = &mut connected;
+        let wanted = match *skip {
+            0 => buffer.len(),
+            skip => buffer.len().min(usize::try_from(skip).unwrap_or(usize::MAX)),
+        };
+        let count = match body.read(&mut buffer[..wanted]) {
+            Ok(0) if *skip > 0 || self.total().is_some_and(|total| total != self.position) => {
+                return Err(lost(host, &io::ErrorKind::UnexpectedEof.into()));
+            }
+            Ok(count) if *skip == 0 => Some(count),
+            Ok(count) => {
+                *skip -= count as u64;
+                None
+            }
+            Err(cause) if is_tick(&cause) => None,
+            Err(cause) => return Err(lost(host, &cause)),
+        };
+        self.connection = Some(connected);
         Ok(count)
     }
 
     /// Waits as long as the failure asks for; Err when it is the end.
-    fn pause_after(&mut self, failure: Failure) -> Result<(), Failure> {
+    fn pause_after(&mut self, failure: Failure, progress: &mut Progress) -> Result<(), Failure> {
         let Failure::Passing(cause, after) = failure else { return Err(failure) };
         if self.position - self.failed_at >= PROGRESS {
             self.failures = 0;
         }
         (self.failures, self.failed_at) = (self.failures + 1, self.position);
         if self.failures < MAX_FAILURES {
+            progress.interrupted(&cause, self.failures + 1, MAX_FAILURES);
             thread::sleep(after.unwrap_or_else(|| backoff(self.failures, jitter())));
             return Ok(());
         }
@@ -197,7 +220,7 @@ impl<'a> Http<'a> {
     }
 
     /// Opens a connection that goes on at `position`.
-    fn connect(&mut self) -> Result<(BodyReader<'static>, String), Failure> {
+    fn connect(&mut self) -> Result<Connected, Failure> {
         let position = self.position;
         // What is counted and verified are the bytes of the file itself.
         let mut headers = vec![("accept-encoding", "identity".to_owned())];
@@ -214,7 +237,6 @@ impl<'a> Http<'a> {
                     return Err(Failure::Changed);
                 }
                 self.identity = Some(identity);
-                // A server without ranges sends what we have once more.
                 position
             }
             (206, Some(known)) if position > 0 => match Identity::of_part(response.headers(), position) {
@@ -224,12 +246,8 @@ impl<'a> Http<'a> {
             (416, _) if position > 0 => return Err(Failure::Changed),
             _ => return Err(self.refusal(&response, &host)),
         };
-        let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
-        match io::copy(&mut (&mut body).take(skip), &mut io::sink()) {
-            Ok(skipped) if skipped == skip => Ok((body, host)),
-            Ok(_) => Err(lost(&host, &io::ErrorKind::UnexpectedEof.into())),
-            Err(cause) => Err(lost(&host, &cause)),
-        }
+        let body = response.into_body().into_with_config().limit(u64::MAX).reader();
+        Ok(Connected { body, host, skip })
     }
 
     /// What an answer that is neither 200 nor 206 means.

@@ -12,9 +12,10 @@ use std::time::Duration;
 use ureq::http::{Response, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, NextTimeout, RustlsConnector};
 use ureq::{Agent, Body, Proxy, ProxyProtocol};
 
+use super::connection::{Direct, STALL_TIMEOUT};
 use super::failure::Failure;
 use crate::certificates;
 use crate::error::{Error, Result, reason};
@@ -22,8 +23,9 @@ use crate::release::without_credentials;
 
 /// Over all addresses of a host, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection that delivers nothing for this long has stalled.
-const STALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// For the whole head of an answer, `100 Continue`s before it included: a few
+/// hundred bytes.
+const ANSWER_TIMEOUT: Duration = STALL_TIMEOUT;
 const MAX_REDIRECTS: usize = 10;
 /// Addresses of one host that are tried.
 const MAX_ADDRESSES: usize = 16;
@@ -177,13 +179,14 @@ fn agent(roots: RootCerts) -> Agent {
         .proxy(None)
         .user_agent(concat!("stigmer/", env!("CARGO_PKG_VERSION")))
         .timeout_connect(Some(CONNECT_TIMEOUT))
-        .timeout_per_read(Some(STALL_TIMEOUT))
-        .timeout_per_write(Some(STALL_TIMEOUT))
+        .timeout_recv_response(Some(ANSWER_TIMEOUT))
+        .timeout_per_write(Some(ANSWER_TIMEOUT))
         // A connection is used once: each resume needs a new one.
         .max_idle_connections(0)
         .tls_config(TlsConfig::builder().root_certs(roots).build())
         .build();
-    Agent::with_parts(config, DefaultConnector::default(), PlainResolver)
+    let connector = ().chain(ConnectProxyConnector::default()).chain(Direct).chain(RustlsConnector::default());
+    Agent::with_parts(config, connector, PlainResolver)
 }
 
 /// Resolves in this thread. The library's own resolver starts a thread as soon
@@ -247,7 +250,7 @@ fn cause(error: &ureq::Error) -> String {
         ureq::Error::Timeout(ureq::Timeout::Connect) => {
             format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())
         }
-        ureq::Error::Timeout(_) => format!("no data for {} s", STALL_TIMEOUT.as_secs()),
+        ureq::Error::Timeout(_) => format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()),
         ureq::Error::Rustls(error) => error.to_string(),
         ureq::Error::ConnectProxyFailed(why) => format!("the proxy refused: {why}"),
         ureq::Error::BadUri(why) => why.clone(),

@@ -40,7 +40,7 @@ fn assert_nothing_fetched_twice(requests: &[Request], total: u64) {
 }
 
 /// One install over a hundred cut connections, and others over one that
-/// stalls: a stall takes 15 s, so those run side by side.
+/// stalls or drips: that takes 15 s, so those run side by side.
 #[test]
 fn a_connection_cut_at_100_points_is_resumed_and_no_byte_is_fetched_twice() {
     let content = executable(3 << 20, 11);
@@ -55,12 +55,20 @@ fn a_connection_cut_at_100_points_is_resumed_and_no_byte_is_fetched_twice() {
     let mut plans = vec![(cuts.collect::<Vec<_>>(), " (resumed 99 times)")];
     plans.extend((1..=8).map(|point| (vec![Reply::Cut(total * point / 9, Cut::Stall)], " (resumed once)")));
     plans.push((vec![Reply::Silence], ""));
+    // Something comes all the time, but never enough.
+    plans.push((vec![Reply::Endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n")], ""));
+    plans.push((vec![Reply::Endless(b"HTTP/1.1 200 OK\r\nX-Drip: ", b"x")], ""));
     in_parallel(plans.len(), plans, |(replies, said)| {
         let home = Home::new();
         let server = ReleaseServer::with_release(VERSION, &archive);
         let count = replies.len();
         server.script(&asset(), replies);
-        install(&home, &server.base()).run().success().stderr_has(&format!("100%{said}\n"));
+        let outcome = install(&home, &server.base()).run();
+        outcome.success().stderr_has(&format!("100%{said}\n"));
+        if count == 1 {
+            // It took longer than ten seconds, so there is a line for whoever waits.
+            outcome.stderr_has(if said.is_empty() { "Trying again (2 of 6): 127.0.0.1" } else { "% (" });
+        }
         assert_installed(&home, &content);
         let requests = server.requests_for(&asset());
         assert_eq!(requests.len(), count + 1);
@@ -70,6 +78,29 @@ fn a_connection_cut_at_100_points_is_resumed_and_no_byte_is_fetched_twice() {
             assert_eq!(request.header("if-range"), request.range_start().map(|_| etag.as_str()), "{request:?}");
         }
     });
+}
+
+#[test]
+fn a_drip_is_given_up_even_within_a_chunks_length_or_under_tls() {
+    let home = Home::new();
+    let (secure, ca) = tls_server(&home, &["127.0.0.1"]);
+    let plain = || ReleaseServer::with_release(VERSION, small_release());
+    let (body, length) = (plain(), plain());
+    for server in [&secure, &body] {
+        server.script(&asset(), [Reply::Cut(half(), Cut::Drip)]);
+    }
+    let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    length.script(&asset(), [Reply::Endless(chunked, b"0")]);
+    in_parallel(3, [&secure, &body, &length], |server| {
+        let home = Home::new();
+        install(&home, &server.base()).env("SSL_CERT_FILE", &ca).run().success();
+        assert_installed(&home, stand_in_bytes());
+    });
+    for server in [&secure, &body] {
+        let requests = server.requests_for(&asset());
+        assert_eq!(requests.len(), 2, "{requests:#?}");
+        assert!(requests[1].range_start().is_some_and(|start| start > half()), "{requests:#?}");
+    }
 }
 
 /// What comes of a reply, or of a few in a row.
@@ -707,6 +738,36 @@ fn on_a_terminal_the_progress_is_redrawn_in_place_and_left_complete() {
     let line = format!("[⬇] Downloading Temporal CLI v{VERSION} ({platform})... 100%");
     assert_eq!(lines.iter().filter(|shown| **shown == line).count(), 1, "{screen}");
     assert_eq!(lines.iter().filter(|shown| shown.contains("Downloading")).count(), 1, "{screen}");
+}
+
+#[test]
+fn a_terminal_shows_each_retry_and_its_cause_as_it_happens() {
+    let home = Home::new();
+    let dead = DeadPort::new();
+    let base = format!("http://127.0.0.1:{}", dead.1);
+    let mut terminal = Pty::spawn(home.stigmer(["local", "start"]).with_mirror(VERSION, &base), 80, 24);
+    terminal.wait_for(&format!("[!]\x1b[0m Trying again (2 of 6): 127.0.0.1:{}: connection refused", dead.1));
+    terminal.signal(libc::SIGKILL);
+    terminal.wait();
+    let server = ReleaseServer::with_release(VERSION, small_release());
+    let gate = Gate::new();
+    let replies = [Reply::Cut(half(), Cut::Close), Reply::Nothing, Reply::Cut(100, Cut::Hold(gate.clone()))];
+    server.script(&asset(), replies);
+    server.script(&checksums_path(VERSION), [Reply::Nothing]);
+    let stigmer = home.stigmer(["local", "start"]).with_mirror(VERSION, server.base());
+    let mut terminal = Pty::spawn(stigmer, 120, 24);
+    terminal.wait_for("Trying again (2 of 6): 127.0.0.1");
+    terminal.wait_for("49%, trying again (2 of 6): 127.0.0.1");
+    terminal.wait_for("49%, trying again (3 of 6): 127.0.0.1");
+    gate.open();
+    terminal.wait_for("Ready.");
+    terminal.ctrl_c();
+    assert!(terminal.wait().success(), "{}", terminal.screen());
+    // What is past does not stay on the screen.
+    let screen = terminal.screen();
+    let lines = pty::rendered(&screen);
+    assert!(!lines.iter().any(|line| line.contains("again")), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.ends_with("100% (resumed once)")), "{lines:#?}");
 }
 
 #[test]

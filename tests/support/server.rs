@@ -16,6 +16,8 @@ use super::{LIMIT, wait_until};
 
 /// Small, so that a cut falls where it is meant to.
 const CHUNK: usize = 16 << 10;
+/// Between the pieces of an answer that never comes to its end.
+const DRIP: Duration = Duration::from_millis(300);
 
 /// A file that the server has.
 #[derive(Debug, Clone)]
@@ -108,6 +110,8 @@ pub enum Reply {
     Nothing,
     /// No answer and no end, until the other side goes away.
     Silence,
+    /// The first bytes, and then the others again and again.
+    Endless(&'static [u8], &'static [u8]),
 }
 
 impl Reply {
@@ -131,7 +135,9 @@ pub enum Cut {
     Reset,
     /// No byte more, until the other side goes away.
     Stall,
-    /// The same, until the gate is opened; then the rest comes.
+    /// A byte at a time, until the other side goes away.
+    Drip,
+    /// No byte more until the gate is opened; then the rest comes.
     Hold(Gate),
 }
 
@@ -339,22 +345,21 @@ impl Shared {
         }
     }
 
+    /// Which of the recorded requests it is.
+    fn record(&self, head: &Head, path: &str) -> usize {
+        let (method, headers) = (head.method.clone(), head.headers.clone());
+        let mut requests = self.requests.lock().unwrap();
+        requests.push(Request { method, path: path.into(), headers, served: None });
+        requests.len() - 1
+    }
+
     fn answer(&self, head: &Head, stream: &mut (impl Read + Write), socket: &TcpStream) -> io::Result<After> {
         // A proxy is asked with the whole URL.
         let path = match head.target.split_once("://") {
             Some((_, rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
             None => &head.target,
         };
-        let number = {
-            let mut requests = self.requests.lock().unwrap();
-            requests.push(Request {
-                method: head.method.clone(),
-                path: path.into(),
-                headers: head.headers.clone(),
-                served: None,
-            });
-            requests.len() - 1
-        };
+        let number = self.record(head, path);
         let scripted = self.scripts.lock().unwrap().get_mut(path).and_then(VecDeque::pop_front);
         let reply = scripted.or_else(|| self.always.lock().unwrap().get(path).cloned()).unwrap_or(Reply::Serve);
         match reply {
@@ -363,6 +368,7 @@ impl Shared {
                 let _ = io::copy(&mut &*socket, &mut io::sink());
                 Ok(After::Close)
             }
+            Reply::Endless(first, others) => drip(stream, first, others),
             Reply::Raw(bytes) => {
                 stream.write_all(&bytes)?;
                 stream.flush()?;
@@ -385,6 +391,16 @@ impl Shared {
                 Answer { shared: self, number, stream, socket }.serve(head, path, Some((after, how)))
             }
         }
+    }
+}
+
+/// Ends when the other side goes away.
+fn drip(stream: &mut impl Write, first: &[u8], others: &[u8]) -> io::Result<After> {
+    stream.write_all(first)?;
+    loop {
+        stream.write_all(others)?;
+        stream.flush()?;
+        thread::sleep(DRIP);
     }
 }
 
@@ -420,6 +436,13 @@ impl<S: Read + Write> Answer<'_, S> {
             Some((_, Cut::Stall)) => {
                 // Whoever asked must be the one to give up.
                 let _ = io::copy(&mut &*self.socket, &mut io::sink());
+                Ok(After::Close)
+            }
+            Some((_, Cut::Drip)) => {
+                for at in end..total {
+                    self.send(&file.bytes, at..at + 1)?;
+                    thread::sleep(DRIP);
+                }
                 Ok(After::Close)
             }
             Some((_, Cut::Hold(gate))) => {
