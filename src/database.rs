@@ -59,6 +59,11 @@ impl Database {
             return Err(Error::new(text).hint("give the file a name in UTF-8 without '?', '#' and '%'").into());
         }
         let directory = path.parent().unwrap_or(Path::new("/"));
+        if let Err(cause) = fs::metadata(directory)
+            && own_file::is_hidden(&cause)
+        {
+            return Err(Error::io_in_home("use the database", &path, &cause).into());
+        }
         if !directory.is_dir() {
             let text =
                 format!("cannot use the database {}: there is no directory {}", path.display(), directory.display());

@@ -5,7 +5,10 @@
 
 use std::fmt;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use crate::sys;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -70,9 +73,7 @@ impl Error {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 "free some space, or set STIGMER_HOME to a directory on another disk"
             }
-            io::ErrorKind::PermissionDenied => {
-                "give yourself access to it, or set STIGMER_HOME to a directory of your own"
-            }
+            io::ErrorKind::PermissionDenied => return error.hint(way_in(path)),
             io::ErrorKind::ReadOnlyFilesystem => {
                 "make its disk writable, or set STIGMER_HOME to a directory on another one"
             }
@@ -134,6 +135,31 @@ impl fmt::Display for Error {
             Some(hint) => write!(f, "\n{HINT_PREFIX}{}", one_line(hint)),
             None => Ok(()),
         }
+    }
+}
+
+/// What to do about a file that may not be touched: it depends on whose it is.
+fn way_in(path: &Path) -> String {
+    let me = sys::effective_user();
+    let owner = |path: &Path| Some(std::fs::symlink_metadata(path).ok()?.uid());
+    // From it upwards, as far as one can see.
+    let seen: Vec<_> = path.ancestors().filter_map(|above| Some((above, owner(above)?))).collect();
+    let of_others = seen.iter().take_while(|(_, owner)| *owner != me).count();
+    match seen.as_slice() {
+        [(_, 0), ..] if (1..seen.len()).contains(&of_others) => {
+            let top = seen[of_others - 1].0;
+            // Rarely it is the only one.
+            let home = path.ancestors().find(|above| above.ends_with(".stigmer")).unwrap_or(top);
+            let (top, home) = (top.display(), home.display());
+            format!("{top} belongs to root, as after sudo; to have all back: sudo chown -R {me} {home}")
+        }
+        [(lowest, owner), ..] if of_others > 0 => {
+            format!(
+                "{} belongs to uid {owner}: do this as that user, or set STIGMER_HOME to a directory of your own",
+                lowest.display()
+            )
+        }
+        _ => "give yourself access to it, or set STIGMER_HOME to a directory of your own".into(),
     }
 }
 

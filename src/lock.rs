@@ -66,15 +66,20 @@ impl Lock {
         let _ = sys::sign(&self.file);
     }
 
-    /// Who holds the lock now. Only asks: creates no file.
-    pub fn holder(path: &Path) -> Holder {
-        let Ok(file) = own_file::open(path, File::options().read(true)) else { return Holder::Nobody };
-        match sys::signer(&file) {
+    /// Who holds the lock now. Only asks: creates no file. Fails where it cannot
+    /// be known.
+    pub fn holder(path: &Path) -> Result<Holder> {
+        let file = match own_file::open(path, File::options().read(true)) {
+            Ok(file) => file,
+            Err(cause) if own_file::is_hidden(&cause) => return Err(Error::io_in_home("read", path, &cause)),
+            Err(_) => return Ok(Holder::Nobody),
+        };
+        Ok(match sys::signer(&file) {
             Signer::Process(pid) => Holder::Process(pid),
             Signer::Elsewhere => Holder::Elsewhere,
             Signer::Unknown if matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) => Holder::Unknown,
             Signer::Unknown => Holder::Nobody,
-        }
+        })
     }
 
     /// The same of a lock that is held: the answer never holds it for a moment.
@@ -144,9 +149,9 @@ mod tests {
         let path = scratch.join("lock");
         let lock = Lock::try_exclusive(&path).unwrap().unwrap();
         assert!(Lock::try_exclusive(&path).unwrap().is_none());
-        assert_ne!(Lock::holder(&path), Holder::Nobody);
+        assert_ne!(Lock::holder(&path).unwrap(), Holder::Nobody);
         drop(lock);
-        assert_eq!(Lock::holder(&path), Holder::Nobody);
+        assert_eq!(Lock::holder(&path).unwrap(), Holder::Nobody);
         let first = Lock::try_shared(&path).unwrap().unwrap();
         let second = Lock::try_shared(&path).unwrap().unwrap();
         assert!(first.into_exclusive().is_none());
@@ -165,7 +170,7 @@ mod tests {
         match sys::fork().unwrap() {
             sys::Fork::Child => {
                 let parent = std::os::unix::process::parent_id();
-                std::process::exit((Lock::holder(&path) != Holder::Process(parent)).into());
+                std::process::exit((Lock::holder(&path).unwrap() != Holder::Process(parent)).into());
             }
             sys::Fork::Parent(pid) => assert_eq!(sys::wait_for_child(pid).unwrap(), 0),
         }

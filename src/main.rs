@@ -56,8 +56,9 @@
 //!  cli  release  lock  events  grpc
 //!  certificates  home  digest  own_file  terminal
 //!  ownership
+//!  error
 //!  sys
-//!  clock  environment  error  pinned
+//!  clock  environment  pinned
 //! ```
 //!
 //! A new option of a server is a row in `cli` and a line in `config`; a new

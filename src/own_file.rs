@@ -30,6 +30,12 @@ pub fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// Whether a failed attempt to read says nothing of what is there.
+pub fn is_hidden(cause: &io::Error) -> bool {
+    cause.kind() == io::ErrorKind::PermissionDenied
+        || matches!(cause.raw_os_error(), Some(libc::EIO | libc::ESTALE | libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+}
+
 pub fn remove_if_present(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(cause),

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, reason};
+use crate::error::{Error, Result, reason};
 use crate::home::{HOME_VARIABLE, Instance};
 use crate::lock::{Holder, Lock};
 use crate::terminal::Terminal;
@@ -30,6 +30,10 @@ pub struct State {
     pub temporal_cli: Option<PathBuf>,
     /// The first is the one that clients are told.
     pub namespaces: Vec<String>,
+    /// What it binds to; None where it is not ours.
+    pub ip: Option<String>,
+    /// Those of `--temporal-arg`.
+    pub temporal_args: Vec<OsString>,
     pub database: Option<PathBuf>,
     /// The directory in which this was written.
     pub place: Option<String>,
@@ -210,11 +214,7 @@ impl State {
     /// What the last daemon of this instance left, living or not; what lies in
     /// a copy of its home is not of the copy.
     pub fn left_in(instance: &Instance) -> Option<State> {
-        State::load(&instance.state()).filter(|state| state.is_of(instance))
-    }
-
-    fn load(path: &Path) -> Option<State> {
-        State::parse(&own_file::read(path).ok()?)
+        State::parse(&own_file::read(&instance.state()).ok()?).filter(|state| state.is_of(instance))
     }
 
     fn is_of(&self, instance: &Instance) -> bool {
@@ -285,6 +285,10 @@ impl State {
         field("temporal_cli", path(&self.temporal_cli));
         // No name holds a space.
         field("namespaces", Some(self.namespaces.join(" ")));
+        field("ip", self.ip.clone());
+        for argument in &self.temporal_args {
+            field("temporal_arg", Some(escape(Path::new(argument))));
+        }
         field("database", path(&self.database));
         field("place", self.place.clone());
         field("restarts", Some(self.restarts.to_string()));
@@ -318,6 +322,13 @@ impl State {
             temporal_version: owned("temporal_version"),
             temporal_cli: field("temporal_cli").map(PathBuf::from),
             namespaces: field("namespaces").unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
+            ip: owned("ip"),
+            temporal_args: text
+                .lines()
+                .filter_map(|line| line.strip_prefix("temporal_arg="))
+                .map(unescape)
+                .map(Into::into)
+                .collect(),
             database: field("database").map(unescape),
             place: owned("place"),
             external: External::parse(text),
@@ -368,28 +379,49 @@ pub enum Observed {
 }
 
 impl Observed {
-    pub fn of(instance: &Instance) -> Observed {
-        Observed::with_holder(instance, Lock::holder(&instance.daemon_lock()))
+    /// Fails where it cannot be known: that is never taken for an absent daemon.
+    pub fn of(instance: &Instance) -> Result<Observed> {
+        let unknown = |error: Error| error.in_context("cannot see whether Temporal is running");
+        let holder = Lock::holder(&instance.daemon_lock()).map_err(unknown)?;
+        Observed::with_holder(instance, holder).map_err(unknown)
     }
 
     /// What is known of a daemon whose lock is `holder`'s.
-    pub fn with_holder(instance: &Instance, holder: Holder) -> Observed {
-        let state = State::load(&instance.state());
+    pub fn with_holder(instance: &Instance, holder: Holder) -> Result<Observed> {
         let pid = match holder {
             // Its lock may have been removed, and it live on.
             Holder::Nobody => {
-                let living = state.filter(|state| state.daemon.is_alive() && state.is_of(instance));
-                return living.map_or(Observed::Absent, Observed::Running);
+                let living = State::left_in(instance).filter(|state| state.daemon.is_alive());
+                return Ok(living.map_or(Observed::Absent, Observed::Running));
             }
-            Holder::Elsewhere => return Observed::Elsewhere,
+            Holder::Elsewhere => return Ok(Observed::Elsewhere),
             Holder::Process(pid) => Some(pid),
             Holder::Unknown => None,
         };
-        match state.filter(|state| state.is_holders(pid)) {
+        let path = instance.state();
+        let text = match own_file::read(&path) {
+            Err(cause) if own_file::is_hidden(&cause) => return Err(Error::io_in_home("read", &path, &cause)),
+            text => text.unwrap_or_default(),
+        };
+        Ok(match State::parse(&text).filter(|state| state.is_holders(pid)) {
             Some(state) => Observed::Running(state),
             None => Observed::Silent(pid.map(Process::of)),
-        }
+        })
     }
+}
+
+/// Fails where the daemon lives, but cannot hear a command that needs it to.
+pub fn check_hears(action: &str, daemon: &Process) -> Result<()> {
+    let pid = daemon.pid;
+    let (why, hint) = if sys::is_suspended(pid) {
+        ("is suspended".into(), format!("let it go on first, with 'fg' where it was started or: kill -CONT {pid}"))
+    } else if sys::is_of_another_user(pid) {
+        let whose = sys::user_of(pid).map_or(String::new(), |user| format!(" (uid {user})"));
+        (format!("belongs to another user{whose}"), format!("as that user: stigmer local stop; or: sudo kill {pid}"))
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(format!("cannot {action}: the daemon (PID: {pid}) {why}")).hint(hint))
 }
 
 /// For a command that needs the daemon to hear it.
@@ -418,6 +450,8 @@ mod tests {
             temporal_version: None,
             temporal_cli: Some("/opt/temporal".into()),
             namespaces: vec!["orders".into(), "billing".into()],
+            ip: Some("0.0.0.0".into()),
+            temporal_args: vec!["--log-level".into(), "a\nip=b".into()],
             database: Some("/home/ada/x.db".into()),
             place: Some("12@34.5".into()),
             external: Some(External {

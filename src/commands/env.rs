@@ -38,7 +38,7 @@ fn env(typed: &Typed) -> Result<u8> {
     };
     let context = context()?;
     let cannot = |why: &str| Error::new(format!("cannot print the environment: {why}"));
-    let state = match Observed::of(&context.home.instance) {
+    let state = match Observed::of(&context.home.instance)? {
         Observed::Running(state) if state.times_ready > 0 => state,
         Observed::Elsewhere => return Err(elsewhere("print the environment", &context.home.instance)),
         Observed::Running(_) | Observed::Silent(_) => return Err(cannot("Temporal is still starting")),

@@ -3,6 +3,7 @@
 
 mod client;
 mod completions;
+mod differences;
 mod env;
 mod logs;
 mod man;
@@ -14,17 +15,15 @@ mod stop;
 mod temporal;
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::thread;
 
 use crate::cli::{Action, CommandSpec};
-use crate::config::{self, Config, Port, Setting, local};
+use crate::config::Config;
 use crate::daemon::{Context, POLL};
 use crate::error::{Error, Result, reason};
 use crate::home::{self, HOME_VARIABLE, Home};
 use crate::namespaces::{self, Client};
 use crate::state::{Mode, State};
-use crate::terminal::{Mark, Terminal};
 
 pub static TOP: CommandSpec = CommandSpec {
     path: "stigmer",
@@ -91,49 +90,14 @@ pub fn print(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<u8> {
     }
 }
 
-/// Makes the namespaces that were asked for, where a daemon runs already.
-pub fn establish_namespaces(config: &Config, state: &State) -> Result<()> {
+/// Makes the daemon that runs already serve what was asked for: missing
+/// namespaces are made, other differences an error.
+pub fn use_running(config: &Config, state: &State, home: &Home) -> Result<()> {
+    differences::check(config, state, home)?;
     let (Config::Managed(managed), Mode::Managed) = (config, state.mode) else { return Ok(()) };
     let (Some(executable), Ok(address)) = (&state.temporal_cli, state.address.parse()) else { return Ok(()) };
     namespaces::establish(&managed.namespaces, &[], Client { executable, address }, &mut |_| {
         thread::sleep(POLL);
         Ok(())
     })
-}
-
-/// Warns of what was asked for and is not so, because a daemon runs already.
-pub fn warn_of_differences(config: &Config, state: &State, terminal: &mut Terminal) {
-    let mut warn = |is: &str, wanted: &str| {
-        let text = format!("It is {is}, not {wanted}; to change that, run 'stigmer local stop' first.");
-        terminal.line(Mark::Warning, &text);
-    };
-    let address = match config {
-        Config::Managed(managed) => asked_for(&managed.port).map(|port| local(managed.ip.value, port).to_string()),
-        Config::External(external) => Some(external.connection.address.value.to_string()),
-    };
-    if let Some(address) = address.filter(|address| *address != state.address) {
-        warn(&format!("at {}", state.address), &format!("at {address}"));
-    }
-    let Config::Managed(managed) = config else { return };
-    let ui = managed.ui.as_ref();
-    let ui_url = ui.and_then(|ui| Some(config::ui_url(SocketAddr::new(ui.ip, asked_for(&ui.port)?))));
-    if let (Some(wanted), Some(is)) = (ui_url, &state.ui_url)
-        && wanted != *is
-    {
-        warn(&format!("showing its UI at {is}"), &format!("at {wanted}"));
-    }
-    let version = Some(managed.version.value.to_string()).filter(|_| managed.version.source.is_explicit());
-    if let (Some(wanted), Some(is)) = (version, &state.temporal_version)
-        && wanted != *is
-    {
-        warn(&format!("version {is}"), &wanted);
-    }
-}
-
-/// The number of a port that somebody chose.
-fn asked_for(port: &Setting<Port>) -> Option<u16> {
-    match port.value {
-        Port::Number(number) if port.source.is_explicit() => Some(number),
-        _ => None,
-    }
 }

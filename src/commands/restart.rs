@@ -9,8 +9,10 @@ use crate::clock::after;
 use crate::daemon::{POLL, STOP_LIMIT};
 use crate::error::{Error, Result};
 use crate::events::RESTART_SIGNAL;
-use crate::state::{Mode, Observed, Phase, elsewhere};
+use crate::home::Instance;
+use crate::state::{Mode, Observed, Phase, State, check_hears, elsewhere};
 use crate::sys;
+use crate::terminal::{Stream, Terminal, Wait};
 
 /// From one sign of the daemon to the next: for stopping with its grace, and
 /// for starting with a patient user's.
@@ -27,23 +29,23 @@ Returns once Temporal is ready again.
 };
 
 fn restart(_: &Typed) -> Result<u8> {
-    let instance = &context()?.home.instance;
-    let not_running = || Error::new("cannot restart Temporal: it is not running").hint("stigmer local start");
+    let context = &context()?;
+    let instance = &context.home.instance;
     let (mut deadline, mut last_sign) = (after(LIMIT), None);
     let mut asked = None;
+    let (mut wait, mut terminal) = (Wait::begin(), Terminal::new(Stream::Stderr, context.variable));
     loop {
-        let daemon = Observed::of(instance);
+        let daemon = Observed::of(instance)?;
         if let Observed::Running(state) = &daemon
             && last_sign != Some((state.phase, state.restarts))
         {
             (deadline, last_sign) = (after(LIMIT), Some((state.phase, state.restarts)));
         }
+        if let Observed::Running(State { daemon, .. }) | Observed::Silent(Some(daemon)) = &daemon {
+            check_hears("restart Temporal", daemon)?;
+        }
         match daemon {
-            Observed::Absent if asked.is_none() => return Err(not_running()),
-            Observed::Absent => {
-                return Err(Error::new("cannot restart Temporal: the daemon ended meanwhile")
-                    .hint(format!("see {}, and what 'stigmer local start' has printed", instance.log().display())));
-            }
+            Observed::Absent => return Err(gone(asked.is_some(), instance)),
             Observed::Running(state) if state.mode == Mode::External => {
                 return Err(Error::new(format!("cannot restart Temporal: the one at {} is external", state.address))
                     .hint("restart it where it runs"));
@@ -61,6 +63,9 @@ fn restart(_: &Typed) -> Result<u8> {
                 Some(_) => {}
             },
             Observed::Elsewhere => return Err(elsewhere("restart Temporal", instance)),
+            Observed::Running(state) if asked.is_none() => wait.explain(&mut terminal, || {
+                format!("Stigmer (PID: {}) is still {}; waiting for it.", state.daemon.pid, state.phase.name())
+            }),
             Observed::Silent(_) | Observed::Running(_) => {}
         }
         if Instant::now() >= deadline {
@@ -68,5 +73,13 @@ fn restart(_: &Typed) -> Result<u8> {
                 .hint("see 'stigmer local logs'"));
         }
         thread::sleep(POLL);
+    }
+}
+
+fn gone(meanwhile: bool, instance: &Instance) -> Error {
+    match meanwhile {
+        false => Error::new("cannot restart Temporal: it is not running").hint("stigmer local start"),
+        true => Error::new("cannot restart Temporal: the daemon ended meanwhile")
+            .hint(format!("see {}, and what 'stigmer local start' has printed", instance.log().display())),
     }
 }

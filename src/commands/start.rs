@@ -1,8 +1,7 @@
 //! `stigmer local start`
 
-use super::{context, establish_namespaces, warn_of_differences};
+use super::{context, use_running};
 use crate::cli::{Action, CommandSpec, EXTERNAL_OPTIONS, OptionSpec, SERVER_OPTIONS, Typed, switch};
-use crate::config::Config;
 use crate::daemon::{self, Request, Served};
 use crate::error::Result;
 use crate::state::{Lifetime, Mode, State};
@@ -33,7 +32,11 @@ fn start(typed: &Typed) -> Result<u8> {
     let context = &context()?;
     let config = &context.resolve(&typed.options)?;
     let mut terminal = Terminal::new(Stream::Stdout, context.variable);
-    let already_running = |state: &State, terminal: &mut Terminal| print_running(config, state, terminal);
+    let already_running = |state: &State, terminal: &mut Terminal| {
+        use_running(config, state, &context.home)?;
+        print_running(state, terminal);
+        Ok(())
+    };
     let request = Request { context, config, lifetime: Lifetime::Kept };
     if typed.options.has(&DETACH) {
         return daemon::detach(&request, terminal, &already_running).map(|_| 0);
@@ -45,8 +48,7 @@ fn start(typed: &Typed) -> Result<u8> {
     Ok(0)
 }
 
-fn print_running(config: &Config, state: &State, terminal: &mut Terminal) -> Result<()> {
-    establish_namespaces(config, state)?;
+fn print_running(state: &State, terminal: &mut Terminal) {
     if state.mode == Mode::External {
         terminal
             .line(Mark::Done, &format!("Stigmer Daemon is already running, with external Temporal {}", state.address));
@@ -57,6 +59,4 @@ fn print_running(config: &Config, state: &State, terminal: &mut Terminal) -> Res
             terminal.line(Mark::Done, &format!("UI available at {url}"));
         }
     }
-    warn_of_differences(config, state, terminal);
-    Ok(())
 }

@@ -38,6 +38,7 @@ Exit status: 0 running and ready, 3 not running, 1 running but not ready.
 enum Verdict {
     Ready,
     NotReady,
+    Suspended,
     Elsewhere,
     NotRunning,
 }
@@ -46,7 +47,7 @@ impl Verdict {
     fn exit_code(self) -> u8 {
         match self {
             Verdict::Ready => 0,
-            Verdict::NotReady | Verdict::Elsewhere => 1,
+            Verdict::NotReady | Verdict::Suspended | Verdict::Elsewhere => 1,
             Verdict::NotRunning => 3,
         }
     }
@@ -55,8 +56,9 @@ impl Verdict {
 /// Prints the status; returns the exit code that says the same.
 fn status(typed: &Typed) -> Result<u8> {
     let home = &context()?.home;
-    let (verdict, state) = match Observed::of(&home.instance) {
+    let (verdict, state) = match Observed::of(&home.instance)? {
         Observed::Absent => (Verdict::NotRunning, None),
+        Observed::Silent(daemon) if daemon.as_ref().is_some_and(is_suspended) => (Verdict::Suspended, None),
         Observed::Silent(_) => (Verdict::NotReady, None),
         Observed::Elsewhere => (Verdict::Elsewhere, None),
         Observed::Running(state) => verdict(state, home),
@@ -70,6 +72,9 @@ fn status(typed: &Typed) -> Result<u8> {
 
 /// The daemon's word is checked: Temporal may have hung since.
 fn verdict(state: State, home: &Home) -> (Verdict, Option<State>) {
+    if is_suspended(&state.daemon) {
+        return (Verdict::Suspended, Some(state));
+    }
     let (is_ready, state) = match (state.mode, state.address.parse::<SocketAddr>()) {
         _ if state.phase != Phase::Ready => (false, state),
         (Mode::External, _) => check_again(state, home),
@@ -77,6 +82,10 @@ fn verdict(state: State, home: &Home) -> (Verdict, Option<State>) {
         (Mode::Managed, Err(_)) => (false, state),
     };
     (if is_ready { Verdict::Ready } else { Verdict::NotReady }, Some(state))
+}
+
+fn is_suspended(daemon: &Process) -> bool {
+    sys::is_suspended(daemon.pid)
 }
 
 fn is_serving(state: &State, address: SocketAddr) -> bool {
@@ -109,11 +118,16 @@ fn as_text(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
     let Some(state) = state else {
         return match verdict {
             Verdict::NotRunning => "Temporal is not running.\n".into(),
+            Verdict::Suspended => "Stigmer is suspended; 'fg' lets it go on.\n".into(),
             Verdict::Elsewhere => "Stigmer runs in another container that shares this home.\n".into(),
             _ => "Stigmer is starting.\n".into(),
         };
     };
     let what = match (state.mode, verdict) {
+        (_, Verdict::Suspended) => {
+            let pid = state.daemon.pid;
+            format!("The daemon is suspended and looks after nothing; 'fg' or 'kill -CONT {pid}' lets it go on")
+        }
         (Mode::External, Verdict::Ready) => "External Temporal is reachable and ready".into(),
         (Mode::External, _) => match lost(state) {
             Some(lost) => format!("External Temporal is lost, for {} now: {}", duration(age(lost.since)), lost.why),

@@ -8,7 +8,7 @@ use crate::daemon::{self, Context, NO_HURRY, STOP_LIMIT};
 use crate::error::{Error, Result};
 use crate::home::Instance;
 use crate::lock::{Holder, Lock};
-use crate::state::{Observed, Process, State, elsewhere};
+use crate::state::{Mode, Observed, Phase, Process, State, elsewhere};
 use crate::supervisor::orphan;
 use crate::sys::{self, SIGKILL};
 use crate::terminal::{Stream, Terminal};
@@ -32,25 +32,43 @@ Returns once both are gone; also succeeds when nothing is running.
 fn stop(typed: &Typed) -> Result<u8> {
     let context = &context()?;
     let instance = &context.home.instance;
-    let before = match Observed::of(instance) {
-        Observed::Absent if stop_left_behind(context)? => return print("Temporal stopped.\n"),
+    let before = match Observed::of(instance)? {
+        Observed::Absent if stop_left_behind(context)? => return print(STOPPED),
         Observed::Absent => return print("Temporal is not running.\n"),
         Observed::Elsewhere => return Err(elsewhere("stop Temporal", instance)),
-        observed => known(observed),
+        observed => observed,
     };
-    if !daemon::stop(instance, None, STOP_LIMIT, NO_HURRY) {
-        let (daemon, temporal) = match known(Observed::of(instance)) {
-            (None, _) => before,
+    let what = what_stops(&before);
+    let stopped = daemon::stop(instance, None, STOP_LIMIT, NO_HURRY);
+    if !matches!(stopped, Ok(true)) {
+        let (daemon, temporal) = match known(Observed::of(instance)?) {
+            (None, _) => known(before),
             last => last,
         };
-        return match typed.options.has(&FORCE) {
-            true => kill(context, daemon, temporal),
-            false => Err(still_there(instance, daemon.as_ref(), STOP_LIMIT).hint("stigmer local stop --force")),
-        };
+        if typed.options.has(&FORCE) {
+            return kill(context, daemon, temporal);
+        }
+        stopped?;
+        return Err(still_there(instance, daemon.as_ref(), STOP_LIMIT).hint("stigmer local stop --force"));
     }
     // Temporal is gone with its daemon, but for one that was killed meanwhile.
     stop_left_behind(context)?;
-    print("Temporal stopped.\n")
+    print(&what)
+}
+
+const STOPPED: &str = "Temporal stopped.\n";
+
+/// What can be said when it has stopped.
+fn what_stops(observed: &Observed) -> String {
+    match observed {
+        Observed::Running(state) if state.mode == Mode::External => {
+            format!("Stigmer stopped; the external Temporal at {} is left alone.\n", state.address)
+        }
+        Observed::Running(state) if state.phase == Phase::Installing => {
+            "The installation stopped; Temporal was not running yet.\n".into()
+        }
+        _ => STOPPED.into(),
+    }
 }
 
 /// The daemon and its Temporal, as far as they are known.
@@ -70,13 +88,13 @@ fn kill(context: &Context<'_>, daemon: Option<Process>, temporal: Option<Process
     };
     // The daemon first, or it would start Temporal again. Nobody is killed who
     // may be another by now: the lock names it, or its birth.
-    if daemon.is_alive() || Lock::holder(&instance.daemon_lock()) == Holder::Process(daemon.pid) {
+    if daemon.is_alive() || Lock::holder(&instance.daemon_lock())? == Holder::Process(daemon.pid) {
         sys::signal(daemon.pid, SIGKILL);
     }
     if let Some(temporal) = temporal.filter(Process::is_alive) {
         sys::signal_group(temporal.pid, SIGKILL);
     }
-    if !daemon::stop(instance, Some(daemon.clone()), AFTER_KILL, NO_HURRY) {
+    if !daemon::stop(instance, Some(daemon.clone()), AFTER_KILL, NO_HURRY)? {
         return Err(still_there(instance, Some(&daemon), AFTER_KILL));
     }
     stop_left_behind(context)?;

@@ -51,7 +51,7 @@ fn environment(context: &Context<'_>, config: &Managed) -> Result<Changes> {
         let connection = &external.connection;
         return Ok(client::of_external(&connection.address.value.to_string(), connection.namespace(), Vec::new()));
     }
-    if let Observed::Running(state) = Observed::of(&context.home.instance) {
+    if let Observed::Running(state) = Observed::of(&context.home.instance)? {
         return client::of_daemon(&context.home, config, &state);
     }
     let port = match config.port.value {

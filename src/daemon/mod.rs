@@ -22,7 +22,7 @@ use crate::events::{Events, Halt};
 use crate::external;
 use crate::home::{Home, Instance};
 use crate::install::{self, Found};
-use crate::state::{self, Lifetime, Mode, Observed, Phase, Process, State};
+use crate::state::{self, Lifetime, Mode, Observed, Phase, Process, State, check_hears};
 use crate::supervisor::{self, Endpoints, Plan, STOP_GRACE, Supervisor, orphan};
 use crate::sys::{self, SIGTERM};
 use crate::tenure::Tenure;
@@ -113,6 +113,10 @@ pub fn serve(
 }
 
 fn new_state(request: &Request<'_>) -> State {
+    let managed = match request.config {
+        Config::Managed(managed) => Some(managed),
+        Config::External(_) => None,
+    };
     let (mode, address, namespaces) = match request.config {
         // The address is known when the ports are.
         Config::Managed(managed) => (Mode::Managed, String::new(), &managed.namespaces.names.value),
@@ -131,6 +135,8 @@ fn new_state(request: &Request<'_>) -> State {
         temporal_version: None,
         temporal_cli: None,
         namespaces: namespaces.clone(),
+        ip: managed.map(|managed| managed.ip.value.to_string()),
+        temporal_args: managed.map_or(Vec::new(), |managed| managed.temporal_args.clone()),
         database: None,
         place: state::place(&request.context.home.instance),
         external: None,
@@ -211,35 +217,40 @@ fn serve_external(
 pub const NO_HURRY: &dyn Fn() -> bool = &|| false;
 
 /// Asks `daemon`, or whichever is running, to stop and waits until it and its
-/// Temporal are gone. False when it is still there after `limit`. Never asks
+/// Temporal are gone. False when it is still there after `limit`; fails at once
+/// where it cannot hear. Never asks
 /// another one, which somebody may have started meanwhile, nor any whom nobody
 /// knows to be the daemon.
-pub fn stop(instance: &Instance, daemon: Option<Process>, limit: Duration, hurry: &dyn Fn() -> bool) -> bool {
+pub fn stop(instance: &Instance, daemon: Option<Process>, limit: Duration, hurry: &dyn Fn() -> bool) -> Result<bool> {
     let (began, deadline) = (Instant::now(), after(limit));
     let ask = |daemon: Process| {
+        check_hears("stop Temporal", &daemon)?;
         sys::signal(daemon.pid, SIGTERM);
-        daemon
+        Ok(daemon)
     };
     if daemon.as_ref().is_some_and(|daemon| !daemon.may_be_alive()) {
-        return true;
+        return Ok(true);
     }
-    let mut asked = daemon.map(ask);
+    let mut asked = daemon.map(ask).transpose()?;
     loop {
-        asked = match (asked, Observed::of(instance)) {
-            (_, Observed::Absent) => return true,
-            (Some(asked), Observed::Running(state)) if state.daemon != asked => return true,
-            (Some(asked), _) if !asked.may_be_alive() => return true,
-            (None, Observed::Running(state)) => Some(ask(state.daemon)),
+        asked = match (asked, Observed::of(instance)?) {
+            (_, Observed::Absent) => return Ok(true),
+            (Some(asked), Observed::Running(state)) if state.daemon != asked => return Ok(true),
+            (Some(asked), _) if !asked.may_be_alive() => return Ok(true),
+            (None, Observed::Running(state)) => Some(ask(state.daemon)?),
             // The kernel names it. One that has just begun cannot hear yet.
-            (None, Observed::Silent(Some(daemon))) if began.elapsed() > SILENCE => Some(ask(daemon)),
+            (None, Observed::Silent(Some(daemon))) if began.elapsed() > SILENCE => Some(ask(daemon)?),
             (asked, _) => asked,
         };
-        if let Some(asked) = asked.as_ref().filter(|_| hurry()) {
-            // The second request has the daemon kill Temporal.
-            sys::signal(asked.pid, SIGTERM);
+        if let Some(asked) = &asked {
+            check_hears("stop Temporal", asked)?;
+            if hurry() {
+                // The second request has the daemon kill Temporal.
+                sys::signal(asked.pid, SIGTERM);
+            }
         }
         if Instant::now() >= deadline {
-            return false;
+            return Ok(false);
         }
         thread::sleep(POLL);
     }

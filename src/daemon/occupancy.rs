@@ -38,7 +38,7 @@ pub fn lock_or_find(
         let holder = match Lock::try_exclusive(&instance.daemon_lock())? {
             // A daemon whose lock was removed has left its state, and takes the
             // new one when it sees it.
-            Some(lock) => match Observed::with_holder(instance, Holder::Nobody) {
+            Some(lock) => match Observed::with_holder(instance, Holder::Nobody)? {
                 Observed::Running(_) => Holder::Nobody,
                 _ => return Ok(Occupancy::Lock(lock)),
             },
@@ -46,7 +46,7 @@ pub fn lock_or_find(
             // moment, and twenty who look would each take the others for a holder.
             None => Lock::signer(&instance.daemon_lock()),
         };
-        let state = match Observed::with_holder(instance, holder) {
+        let state = match Observed::with_holder(instance, holder)? {
             Observed::Elsewhere => return Err(elsewhere("start", instance)),
             Observed::Running(state) => Some(state),
             Observed::Absent | Observed::Silent(_) => None,

@@ -47,8 +47,7 @@ pub fn ensure(
         Found::Missing(fallback) => fallback,
     };
     // After a crash its Temporal is spawned from there again.
-    let is_used = || Lock::holder(&home.instance.daemon_lock()) != Holder::Nobody;
-    if home.installation.executable().exists() && is_used() {
+    if home.installation.executable().exists() && Lock::holder(&home.instance.daemon_lock())? != Holder::Nobody {
         let wanted = &config.version.value;
         let text = format!("cannot install Temporal {wanted}: the daemon of this home uses the one that is installed");
         return Err(Error::new(text).hint("run 'stigmer local stop' first, or set STIGMER_HOME to another directory"));

@@ -47,6 +47,9 @@ use crate::terminal::{Mark, Terminal};
 /// Temporal stops in 1.1 to 1.5 s.
 pub const STOP_GRACE: Duration = Duration::from_secs(15);
 const HUNG_GRACE: Duration = Duration::from_secs(5);
+/// One interruption may arrive twice: terminals, `timeout` and supervisors send
+/// it to a process and to its group.
+const SAME_INTERRUPTION: Duration = Duration::from_millis(500);
 
 /// All that is decided before a server is spawned.
 pub struct Plan<'a> {
@@ -207,7 +210,7 @@ impl<'a> Supervisor<'a> {
         self.tenure.state.temporal = Some(Process::of(pid));
         self.publish(phase);
         if phase == Phase::Starting {
-            self.terminal.line(Mark::Done, &format!("Temporal Server started (PID: {pid})"));
+            self.terminal.transient(Mark::Info, &format!("Starting Temporal (PID: {pid})..."));
         }
         let mut started = self.wait_until_serving()?;
         if let Started::Serving = started {
@@ -218,6 +221,9 @@ impl<'a> Supervisor<'a> {
         }
         match &started {
             Started::Serving => {
+                if phase == Phase::Starting {
+                    self.terminal.line(Mark::Done, &format!("Temporal Server started (PID: {pid})"));
+                }
                 self.belongings.note_database(&self.plan);
                 self.tenure.state.times_ready += 1;
                 self.publish(Phase::Ready);
@@ -341,7 +347,7 @@ impl<'a> Supervisor<'a> {
     /// Stops the server because another one is to follow. When a stop is
     /// requested meanwhile, none is.
     fn stop(&mut self, grace: Duration) -> Result<(), Halt> {
-        self.terminate(grace, false)
+        self.terminate(grace, None)
     }
 
     /// Stops the server, if there is one, because that was requested.
@@ -350,13 +356,13 @@ impl<'a> Supervisor<'a> {
         if let Some(pid) = self.pid() {
             self.terminal.transient(Mark::Info, &format!("Stopping Temporal (PID: {pid})..."));
         }
-        let _ = self.terminate(STOP_GRACE, true);
+        let _ = self.terminate(STOP_GRACE, Some(Instant::now()));
         self.terminal.line(Mark::Done, "Temporal stopped.");
     }
 
     /// SIGTERM, and SIGKILL when `grace` is over or a stop is requested for the
-    /// second time; `requested`: this is the first.
-    fn terminate(&mut self, grace: Duration, mut requested: bool) -> Result<(), Halt> {
+    /// second time; `requested`: when it was for the first.
+    fn terminate(&mut self, grace: Duration, mut requested: Option<Instant>) -> Result<(), Halt> {
         let Some(mut server) = self.server.take() else { return Ok(()) };
         server.terminate();
         let mut deadline = Some(after(grace));
@@ -364,9 +370,10 @@ impl<'a> Supervisor<'a> {
             let why = match self.wait(deadline) {
                 Ok(Event::Deadline) => "it did not stop in time",
                 Ok(_) => continue,
-                Err(_) if requested => "interrupted twice",
+                Err(_) if requested.is_some_and(|first| first.elapsed() < SAME_INTERRUPTION) => continue,
+                Err(_) if requested.is_some() => "interrupted twice",
                 Err(_) => {
-                    requested = true;
+                    requested = Some(Instant::now());
                     self.publish(Phase::Stopping);
                     continue;
                 }
@@ -377,8 +384,8 @@ impl<'a> Supervisor<'a> {
             server.kill();
         }
         match requested {
-            true => Err(Halt::StopRequested),
-            false => Ok(()),
+            Some(_) => Err(Halt::StopRequested),
+            None => Ok(()),
         }
     }
 

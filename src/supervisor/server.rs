@@ -105,6 +105,8 @@ fn command(plan: &Plan<'_>, program: &Path) -> Command {
     if let Some(name) = name.filter(|_| in_home) {
         command.arg("--db-filename").arg(name);
     }
+    // It may be closed to this user, as after `sudo -u`.
+    let elsewhere = elsewhere.or_else(|| (!can_enter(&plan.directory)).then_some(Path::new("/")));
     match elsewhere {
         None => command.args(&config.temporal_args).current_dir(&plan.directory),
         Some(directory) => command.args(absolute(&config.temporal_args, &plan.directory)).current_dir(directory),
@@ -126,6 +128,10 @@ fn command(plan: &Plan<'_>, program: &Path) -> Command {
         }
     }
     command
+}
+
+fn can_enter(directory: &Path) -> bool {
+    std::fs::metadata(directory.join(".")).is_ok()
 }
 
 /// Ours, but for those that the user sets. Without our journal none is left:

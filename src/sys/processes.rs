@@ -69,6 +69,24 @@ pub fn has_ended(pid: u32) -> bool {
     }
 }
 
+/// Whether the process `pid` is another user's, who alone may signal it.
+pub fn is_of_another_user(pid: u32) -> bool {
+    !signal(pid, 0) && io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+}
+
+/// The user of the process `pid`, where the system says.
+pub fn user_of(pid: u32) -> Option<u32> {
+    Some(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("/proc/{pid}")).ok()?))
+}
+
+/// Whether the process `pid` is suspended, as by Ctrl-Z.
+pub fn is_suspended(pid: u32) -> bool {
+    #[cfg(target_os = "linux")]
+    return stat(pid).is_some_and(|(state, ..)| state == 'T') && has_own_proc();
+    #[cfg(not(target_os = "linux"))]
+    return bsd_info(pid).is_some_and(|info| info.pbi_status == libc::SSTOP);
+}
+
 /// Waits until the child `pid` has ended, without reaping it.
 pub fn wait_until_ended(pid: u32) {
     // SAFETY: as above.
@@ -254,13 +272,17 @@ pub fn birth(pid: u32) -> Option<String> {
         (!matches!(state, 'Z' | 'X')).then(|| format!("{ticks}@{}#{namespace}", boot.trim()))
     }
     #[cfg(not(target_os = "linux"))]
+    bsd_info(pid).map(|info| format!("{}.{:06}", info.pbi_start_tvsec, info.pbi_start_tvusec))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn bsd_info(pid: u32) -> Option<libc::proc_bsdinfo> {
     // SAFETY: proc_bsdinfo is plain data of the size that is passed.
     unsafe {
         let mut info: libc::proc_bsdinfo = std::mem::zeroed();
         let size = std::mem::size_of::<libc::proc_bsdinfo>() as i32;
         let pointer = std::ptr::from_mut(&mut info).cast();
-        let got = libc::proc_pidinfo(pid as i32, libc::PROC_PIDTBSDINFO, 0, pointer, size);
-        (got == size).then(|| format!("{}.{:06}", info.pbi_start_tvsec, info.pbi_start_tvusec))
+        (libc::proc_pidinfo(pid as i32, libc::PROC_PIDTBSDINFO, 0, pointer, size) == size).then_some(info)
     }
 }
 

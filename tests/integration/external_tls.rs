@@ -383,15 +383,15 @@ fn the_daemon_asks_again_by_itself() {
 }
 
 #[test]
-fn a_daemon_that_does_not_answer_is_not_called_ready() {
+fn a_daemon_that_is_suspended_is_not_called_ready() {
     let home = Home::new();
     let frontend = Frontend::new(None);
     let mut daemon = home.stigmer(["local", "start", "--temporal-host", &frontend.address()]).spawn();
     daemon.wait_for_stdout("Ready.\n");
-    daemon.signal(libc::SIGSTOP);
+    process::suspend(daemon.id());
     let status = home.stigmer(["local", "status"]).run();
     daemon.signal(libc::SIGCONT);
-    status.exits_with(1).stdout_has("the daemon does not answer");
+    status.exits_with(1).stdout_has("suspended");
     daemon.signal(libc::SIGTERM);
     daemon.wait().success();
     home.assert_quiet();

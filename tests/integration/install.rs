@@ -238,7 +238,7 @@ fn a_running_server_is_not_touched_by_a_start_with_another_version() {
     server.publish("9.9.8", &release(&executable(5000, 3)));
     let start = |version| home.stigmer(["local", "start", "--detach"]).with_mirror(version, server.base());
     start(VERSION).run().success();
-    start("9.9.8").run().success().stdout_has("is already running (PID: ");
+    start("9.9.8").run().fails_with(&["--temporal-version 9.9.8", "is version 9.9.9"]);
     assert_eq!(home.starts().len(), 1);
     assert_installed(&home, stand_in_bytes());
     home.stigmer(["local", "stop"]).run().success();

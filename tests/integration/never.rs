@@ -573,9 +573,13 @@ fn a_run_that_is_leaving_heeds_signals_at_once() {
     for number in [libc::SIGINT, libc::SIGTERM] {
         let home = home();
         home.behave("ignore-term");
-        let run = home.stigmer(["local", "run", "--", "sh", "-c", "exit 5"]).spawn();
+        let mut run = home.stigmer(["local", "run", "--", "sh", "-c", "exit 5"]).spawn();
         home.wait_for("it to leave", || home.state_field("phase").as_deref() == Some("stopping"));
-        run.signal(number);
+        // At once, but for what may be the first one again.
+        home.wait_for("it to end", || {
+            run.signal(number);
+            run.has_ended()
+        });
         run.wait().exits_with(5);
         let log = fs::read_to_string(home.path().join("logs/daemon.log")).unwrap();
         assert!(log.contains("interrupted twice"), "{}", home.describe());

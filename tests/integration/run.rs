@@ -237,16 +237,6 @@ fn a_start_at_the_end_of_a_run_never_succeeds_in_vain() {
 }
 
 #[test]
-fn a_run_warns_where_the_running_server_differs_from_what_was_asked_for() {
-    let home = home();
-    home.stigmer(["local", "start", "--detach"]).run().success();
-    let outcome = home.stigmer(["local", "run", "--port", "7299", "--ui-port", "8299", "--", "true"]).run();
-    outcome.success().stderr_has(&format!("[!] It is at 127.0.0.1:{}, not at 127.0.0.1:7299", home.port()));
-    outcome.stderr_has("not at http://localhost:8299");
-    home.stigmer(["local", "stop"]).run().success();
-}
-
-#[test]
 fn the_server_of_a_killed_run_is_stopped_by_its_daemon() {
     let home = home();
     let run = run_shell(&home, "echo $$ > begun; exec sleep 1000").spawn();

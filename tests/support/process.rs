@@ -433,6 +433,15 @@ pub fn signal(pid: u32, number: i32) {
     unsafe { libc::kill(pid as i32, number) };
 }
 
+/// Suspends a process that this test started, as Ctrl-Z does.
+pub fn suspend(pid: u32) {
+    signal(pid, libc::SIGSTOP);
+    let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    if Path::new("/proc/self").exists() {
+        super::wait_for("it to be suspended", LIMIT, || stat().contains(") T "));
+    }
+}
+
 /// The program starts with every signal blocked, as from a thread of some
 /// language runtimes.
 pub fn with_blocked_signals(command: &mut Command) {

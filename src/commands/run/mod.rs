@@ -12,7 +12,7 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::Duration;
 
-use super::{client, context, establish_namespaces, warn_of_differences};
+use super::{client, context, use_running};
 use crate::cli::{Action, CommandSpec, EXTERNAL_OPTIONS, Operands, OptionSpec, SERVER_OPTIONS, Typed, switch};
 use crate::config::Config;
 use crate::daemon::{self, Context, FORWARDED, POLL, Request, STOP_LIMIT};
@@ -101,23 +101,19 @@ fn join(context: &Context<'_>, terminal: &mut Terminal) -> Result<Lock> {
 
 /// The state of the daemon that is there, or of a new one, and what holds
 /// signals back until the command is there to get them.
-fn find_or_start(context: &Context<'_>, config: &Config, mut terminal: Terminal) -> Result<(State, Forwarder)> {
-    let use_running = |state: &State, terminal: &mut Terminal| {
-        establish_namespaces(config, state)?;
-        warn_of_differences(config, state, terminal);
-        Ok(())
-    };
-    let forwarder = match Observed::of(&context.home.instance) {
+fn find_or_start(context: &Context<'_>, config: &Config, terminal: Terminal) -> Result<(State, Forwarder)> {
+    let on_running = |state: &State, _: &mut Terminal| use_running(config, state, &context.home);
+    let forwarder = match Observed::of(&context.home.instance)? {
         Observed::Running(state) if state.serves() => {
-            use_running(&state, &mut terminal)?;
+            use_running(config, &state, &context.home)?;
             new_forwarder()?
         }
         _ => {
             let request = Request { context, config, lifetime: Lifetime::Shared };
-            daemon::detach(&request, terminal, &use_running)?
+            daemon::detach(&request, terminal, &on_running)?
         }
     };
-    match Observed::of(&context.home.instance) {
+    match Observed::of(&context.home.instance)? {
         Observed::Running(state) => Ok((state, forwarder)),
         Observed::Silent(_) | Observed::Elsewhere | Observed::Absent => {
             Err(Error::new("cannot run the command: Temporal was stopped meanwhile"))
@@ -138,14 +134,14 @@ fn leave(context: &Context<'_>, users_lock: Lock) -> Result<()> {
     }
     // Kept until the daemon is gone: the next one waits, and starts anew.
     let Some(_alone) = users_lock.into_exclusive() else { return Ok(()) };
-    let daemon = match Observed::of(&context.home.instance) {
+    let daemon = match Observed::of(&context.home.instance)? {
         Observed::Running(state) if state.lifetime == Lifetime::Shared => state.daemon,
         _ => return Ok(()),
     };
     // Whoever interrupts now does not want to wait for a Temporal that hangs.
     let forwarder = new_forwarder()?;
     let hurry = || forwarder.take_received().is_some();
-    match daemon::stop(&context.home.instance, Some(daemon), STOP_LIMIT, &hurry) {
+    match daemon::stop(&context.home.instance, Some(daemon), STOP_LIMIT, &hurry)? {
         true => Ok(()),
         false => Err(Error::new("cannot stop Temporal: it is still running").hint("stigmer local stop --force")),
     }
