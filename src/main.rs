@@ -54,7 +54,7 @@
 //!  database  install  namespaces  tenure
 //!  config  health  state  log_file
 //!  cli  release  lock  events  grpc
-//!  certificates  home  digest  own_file  terminal
+//!  certificates  cryptography  home  digest  own_file  terminal
 //!  ownership
 //!  error
 //!  sys
@@ -72,6 +72,7 @@ mod cli;
 mod clock;
 mod commands;
 mod config;
+mod cryptography;
 mod daemon;
 mod database;
 mod digest;

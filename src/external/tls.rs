@@ -18,13 +18,14 @@ use rustls::{
 use super::cause::Cause;
 use crate::certificates;
 use crate::config::{Pem, Setting, Tls};
+use crate::cryptography;
 use crate::error::reason;
 use crate::grpc::{Fault, Patience};
 
 /// What `ClientConnection` needs, read anew for every connection: certificates
 /// are renewed while a daemon runs.
 pub fn configure(tls: &Tls, additional: Option<&Path>) -> Result<Arc<ClientConfig>, Cause> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = cryptography::provider();
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| Cause::new(error.to_string()))?;

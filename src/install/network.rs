@@ -18,6 +18,7 @@ use ureq::{Agent, Body, Proxy, ProxyProtocol};
 use super::connection::{Direct, STALL_TIMEOUT};
 use super::failure::Failure;
 use crate::certificates;
+use crate::cryptography;
 use crate::error::{Error, Result, reason};
 use crate::release::without_credentials;
 
@@ -173,6 +174,8 @@ impl Client {
 }
 
 fn agent(roots: RootCerts) -> Agent {
+    let tls =
+        TlsConfig::builder().unversioned_rustls_crypto_provider(cryptography::provider()).root_certs(roots).build();
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -183,7 +186,7 @@ fn agent(roots: RootCerts) -> Agent {
         .timeout_per_write(Some(ANSWER_TIMEOUT))
         // A connection is used once: each resume needs a new one.
         .max_idle_connections(0)
-        .tls_config(TlsConfig::builder().root_certs(roots).build())
+        .tls_config(tls)
         .build();
     let connector = ().chain(ConnectProxyConnector::default()).chain(Direct).chain(RustlsConnector::default());
     Agent::with_parts(config, connector, PlainResolver)

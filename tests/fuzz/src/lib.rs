@@ -9,6 +9,8 @@ mod cli;
 mod clock;
 #[path = "../../../src/config/mod.rs"]
 pub mod config;
+#[path = "../../../src/cryptography.rs"]
+mod cryptography;
 #[path = "../../../src/digest.rs"]
 mod digest;
 #[path = "../../../src/error.rs"]
