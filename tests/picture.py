@@ -1,7 +1,9 @@
 """Draws .assets/first-run.svg, the README's picture of a first run, from what
 stigmer really prints on a terminal. Usage: python3 tests/picture.py STIGMER MIRROR"""
 
+import functools
 import html
+import http.server
 import os
 import pathlib
 import pty
@@ -11,6 +13,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 
 COLOURS = {"31": "#f47067", "32": "#57ab5a", "33": "#c69026", "36": "#39c5cf"}
@@ -47,6 +50,21 @@ def record(stigmer: str, mirror: str) -> str:
         if status != 0 or not asked:
             sys.exit(f"picture: stigmer exited {status}:\n{output.decode(errors='replace')}")
         return output.decode().replace(f":{ui_port}", f":{UI_PORT}")
+
+
+class Releases(http.server.SimpleHTTPRequestHandler):
+    """The mirror's directory over HTTP: a first run downloads."""
+
+    def log_message(self, *_):
+        pass
+
+
+def served(mirror: str) -> str:
+    """The address at which the directory is served until this process ends."""
+    handler = functools.partial(Releases, directory=mirror)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}"
 
 
 def free_ports() -> list[str]:
@@ -88,5 +106,5 @@ def draw(lines: list[str]) -> str:
 
 if __name__ == "__main__":
     target = pathlib.Path(__file__).resolve().parent.parent / ".assets" / "first-run.svg"
-    target.write_text(draw(screen(record(os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])))))
+    target.write_text(draw(screen(record(os.path.abspath(sys.argv[1]), served(os.path.abspath(sys.argv[2]))))))
     print(f"{target.name}: {target.stat().st_size} bytes")
