@@ -265,9 +265,10 @@ class Bench:
         began = time.perf_counter()
         command = [self.binary, "local", "start", "--port", port, "--ui-port", ui_port]
         process = self.spawn(command, home=home, stdout=subprocess.PIPE)
-        lines = LineTimes(process.stdout, [b"Temporal Server started", b"Daemon Ready."])
+        lines = LineTimes(process.stdout, [b"Daemon Ready."])
+        spawn = ChildTime(process.pid)
         serving = wait_until_serving(int(port), process)
-        spawned, ready = lines.wait()
+        (ready,), spawned = lines.wait(), spawn.wait()
         figures = {"spawned": spawned - began, "serving": serving - began, "ready": ready - began}
         figures["ready lag"] = ready - serving
         time.sleep(SETTLE_SECONDS)
@@ -620,6 +621,26 @@ class ExitTime:
         select.select([self.pidfd], [], [], LIMIT_SECONDS)
         self.time = time.perf_counter()
         os.close(self.pidfd)
+
+    def wait(self):
+        self.thread.join()
+        return self.time
+
+
+class ChildTime:
+    """When a process began to have a child."""
+
+    def __init__(self, pid):
+        self.children = Path(f"/proc/{pid}/task/{pid}/children")
+        self.time = time.perf_counter()
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+
+    def watch(self):
+        deadline = time.perf_counter() + LIMIT_SECONDS
+        while not self.children.read_text() and time.perf_counter() < deadline:
+            time.sleep(PROBE_INTERVAL_SECONDS / 4)
+        self.time = time.perf_counter()
 
     def wait(self):
         self.thread.join()
