@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use crate::error::reason;
-use crate::grpc::proto::{self, First};
+use crate::grpc::proto::{self, Message};
 use crate::grpc::{Client, Fault, Patience, Reply, Request};
 
 /// What an address answered.
@@ -71,12 +71,12 @@ const SERVING: u64 = 1;
 
 /// `HealthCheckRequest { service = 1 }`
 pub fn message() -> Vec<u8> {
-    proto::text_message(SERVICE)
+    Message::default().text(1, SERVICE).into_bytes()
 }
 
 /// What `HealthCheckResponse { status = 1 }` says; None without one.
 pub fn is_serving(reply: &Reply) -> Option<bool> {
-    (reply.code == Some(0)).then(|| proto::first(&reply.message) == Some(First::Number(SERVING)))
+    (reply.code == Some(0)).then(|| proto::number(&reply.message, 1) == Some(SERVING))
 }
 
 #[cfg(test)]

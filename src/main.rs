@@ -28,7 +28,7 @@
 //!    │     executable    is it one, and for this machine?
 //!    │     receipt       what was installed, from where
 //!    │     turn          one process at a time
-//!    ├── namespaces    made what they were asked to be, by the Temporal CLI
+//!    ├── namespaces    made what they were asked to be
 //!    ├── tenure        what it holds of the home, put back when it is taken away
 //!    ├── database      one server for each, none broken for good
 //!    └── supervisor/   Plan ──> Supervisor::run: start, watch, stop, start again

@@ -1,46 +1,82 @@
-//! Makes Temporal's namespaces what they were asked to be, with the installed
-//! Temporal CLI as a client of the running server.
+//! Makes Temporal's namespaces what they were asked to be, as a client of the
+//! running server.
 //!
 //! `start-dev` gives a namespace that it makes 24 hours of retention, and
 //! ignores search attributes for one that exists. So each namespace is asked
-//! for what it has, and only what is missing is made.
+//! for what it has, and only what is missing is made. By gRPC and not by the
+//! Temporal CLI, which takes 60 ms for a call where this takes 2.
 
-use std::ffi::OsStr;
-use std::io::Read;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::os::fd::BorrowedFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::clock::after;
 use crate::config::namespaces::{DEFAULT_NAMESPACE, Kind, Namespaces, SearchAttribute};
-use crate::error::{Error, Result, reason};
-use crate::sys::{self, SIGKILL, SIGTERM};
+use crate::error::{Error, Result};
+use crate::events::{Events, Halt};
+use crate::grpc::proto::{self, Message, Value};
+use crate::grpc::{Client, Fault, Patience, Request};
+use crate::health;
 
-/// Measured: 60 ms, of which the CLI spends 50 on its own start.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// Measured: a namespace that was asked for stays unknown for up to a second
 /// after it was made.
 const UNKNOWN_LIMIT: Duration = Duration::from_secs(5);
-const RETRY: Duration = Duration::from_millis(50);
-/// What would lead the CLI to another Temporal, or around the way to ours.
-const FOREIGN_PREFIX: &str = "TEMPORAL_";
-const FOREIGN_SUFFIX: &str = "_PROXY";
+const RETRY: Duration = Duration::from_millis(20);
 
-/// The Temporal CLI as a client of a server of ours.
-#[derive(Clone, Copy)]
-pub struct Client<'a> {
-    pub executable: &'a Path,
-    pub address: SocketAddr,
+const REGISTER: &str = "/temporal.api.workflowservice.v1.WorkflowService/RegisterNamespace";
+const DESCRIBE: &str = "/temporal.api.workflowservice.v1.WorkflowService/DescribeNamespace";
+const UPDATE: &str = "/temporal.api.workflowservice.v1.WorkflowService/UpdateNamespace";
+const ADD_SEARCH_ATTRIBUTES: &str = "/temporal.api.operatorservice.v1.OperatorService/AddSearchAttributes";
+
+/// Statuses of gRPC.
+const OK: u32 = 0;
+const NOT_FOUND: u32 = 5;
+const ALREADY_EXISTS: u32 = 6;
+
+/// Whoever waits for the answers, and what else concerns him meanwhile.
+pub trait Wait {
+    type Halt: From<Error>;
+
+    /// Readable when `wait` would return at once.
+    fn interrupt(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Sleeps until something happens, at most until the deadline.
+    fn wait(&mut self, deadline: Instant) -> Result<(), Self::Halt>;
 }
 
-/// Sleeps until something happens, at most until the deadline.
-pub type Wait<'a, E> = &'a mut dyn FnMut(Instant) -> Result<(), E>;
+impl Wait for Events {
+    type Halt = Halt;
+
+    fn interrupt(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.pending())
+    }
+
+    fn wait(&mut self, deadline: Instant) -> Result<(), Halt> {
+        Events::wait(self, Some(deadline)).map(drop)
+    }
+}
+
+/// Of a command that nothing else concerns.
+pub struct Undisturbed;
+
+impl Wait for Undisturbed {
+    type Halt = Error;
+
+    fn interrupt(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn wait(&mut self, deadline: Instant) -> Result<()> {
+        thread::sleep(deadline.saturating_duration_since(Instant::now()));
+        Ok(())
+    }
+}
 
 /// What a namespace has.
 #[derive(Debug, PartialEq)]
 struct Found {
-    /// None: what is said of it cannot be read.
     retention: Option<Duration>,
     attributes: Vec<SearchAttribute>,
 }
@@ -54,27 +90,27 @@ enum Step<'a> {
 
 /// Makes all that is missing. `made` are the namespaces of a database that
 /// `start-dev` has just made: nobody has chosen a retention for them yet.
-pub fn establish<E: From<Error>>(
+pub fn establish<W: Wait>(
     wanted: &Namespaces,
     made: &[String],
-    client: Client<'_>,
-    wait: Wait<'_, E>,
-) -> Result<(), E> {
+    address: SocketAddr,
+    waiting: &mut W,
+) -> Result<(), W::Halt> {
     let (names, retention) = (&wanted.names.value, wanted.retention.value);
     for name in made {
-        take(&Step::Retain(retention), name, client, wait)?;
+        take(&Step::Retain(retention), name, address, waiting)?;
     }
     for name in names {
         // Made before it is asked for: the server remembers for a while what
         // was not there.
-        let is_bare = made.contains(name) || name != DEFAULT_NAMESPACE && create(name, retention, client, wait)?;
+        let is_bare = made.contains(name) || name != DEFAULT_NAMESPACE && create(name, retention, address, waiting)?;
         let found = match is_bare {
             true => Found { retention: Some(retention), attributes: Vec::new() },
-            false if wanted.ask_for_more_than_names() => describe(name, client, wait)?,
+            false if wanted.ask_for_more_than_names() => describe(name, address, waiting)?,
             false => continue,
         };
         for step in steps(wanted, name, &found)? {
-            take(&step, name, client, wait)?;
+            take(&step, name, address, waiting)?;
         }
     }
     Ok(())
@@ -101,31 +137,30 @@ fn steps<'a>(wanted: &'a Namespaces, name: &str, found: &Found) -> Result<Vec<St
     Ok(steps)
 }
 
-fn take<E: From<Error>>(step: &Step<'_>, name: &str, client: Client<'_>, wait: Wait<'_, E>) -> Result<(), E> {
-    let deadline = after(UNKNOWN_LIMIT);
-    loop {
-        match client.call(name, &step.arguments(), wait)? {
-            Ok(_) => return Ok(()),
-            // Whoever asked for the namespace before it was made has left it
-            // unknown for a while.
-            Err(why) if why.contains("is not found") && Instant::now() < deadline => wait(after(RETRY))?,
-            Err(why) => {
-                let error = Error::new(format!("cannot {}: {}", step.in_words(name), why.trim_end_matches('.')));
-                return Err(error.hint(step.hint()).into());
-            }
+fn take<W: Wait>(step: &Step<'_>, name: &str, address: SocketAddr, waiting: &mut W) -> Result<(), W::Halt> {
+    let (path, message) = step.request(name);
+    match call_known(address, path, message, waiting)? {
+        Ok(_) => Ok(()),
+        Err(refusal) => {
+            let error = Error::new(format!("cannot {}: {}", step.in_words(name), refusal.why));
+            Err(error.hint(step.hint()).into())
         }
     }
 }
 
 impl Step<'_> {
-    fn arguments(&self) -> Vec<String> {
+    fn request(&self, name: &str) -> (&'static str, Message) {
         match self {
+            // UpdateNamespaceRequest { namespace = 1, config = 3 { workflow_execution_retention_ttl = 1 } }
             Step::Retain(retention) => {
-                vec!["namespace".into(), "update".into(), "--retention".into(), seconds(*retention)]
+                let config = Message::default().message(1, &seconds(*retention));
+                (UPDATE, Message::default().text(1, name).message(3, &config))
             }
-            // One at a time: of several in one call Temporal 1.9.1 makes one.
-            Step::Add(SearchAttribute { name, kind }) => {
-                ["search-attribute", "create", "--name", name, "--type", kind.name()].map(str::to_owned).to_vec()
+            // AddSearchAttributesRequest { search_attributes = 1 (a map), namespace = 2 }; one at a
+            // time: of several in one call Temporal 1.9.1 makes one.
+            Step::Add(SearchAttribute { name: attribute, kind }) => {
+                let entry = Message::default().text(1, attribute).number(2, *kind as u64);
+                (ADD_SEARCH_ATTRIBUTES, Message::default().message(1, &entry).text(2, name))
             }
         }
     }
@@ -139,61 +174,56 @@ impl Step<'_> {
 
     fn in_words(&self, name: &str) -> String {
         match self {
-            Step::Retain(retention) => format!("set the retention of namespace {name} to {}", seconds(*retention)),
+            Step::Retain(retention) => format!("set the retention of namespace {name} to {}s", retention.as_secs()),
             Step::Add(attribute) => format!("make the search attribute {attribute} in namespace {name}"),
         }
     }
 }
 
-/// As the CLI takes it.
-fn seconds(duration: Duration) -> String {
-    format!("{}s", duration.as_secs())
+/// `google.protobuf.Duration { seconds = 1 }`
+fn seconds(duration: Duration) -> Message {
+    Message::default().number(1, duration.as_secs())
 }
 
 /// Makes the namespace; false where it is there already.
-fn create<E: From<Error>>(name: &str, retention: Duration, client: Client<'_>, wait: Wait<'_, E>) -> Result<bool, E> {
-    let arguments = ["namespace", "create", "--retention", &seconds(retention)];
-    match client.call(name, &arguments, wait)? {
+fn create<W: Wait>(name: &str, retention: Duration, address: SocketAddr, waiting: &mut W) -> Result<bool, W::Halt> {
+    // RegisterNamespaceRequest { namespace = 1, workflow_execution_retention_period = 4 }
+    let message = Message::default().text(1, name).message(4, &seconds(retention));
+    match call(address, REGISTER, &message.into_bytes(), waiting)? {
         Ok(_) => Ok(true),
-        Err(why) if why.contains("already exists") => Ok(false),
-        Err(why) => {
-            let error = Error::new(format!("cannot make the namespace {name}: {}", why.trim_end_matches('.')));
+        Err(Refusal { code: Some(ALREADY_EXISTS), .. }) => Ok(false),
+        Err(refusal) => {
+            let error = Error::new(format!("cannot make the namespace {name}: {}", refusal.why));
             Err(error.hint("check the name, given by --namespace or TEMPORAL_NAMESPACE").into())
         }
     }
 }
 
 /// What a namespace has.
-fn describe<E: From<Error>>(name: &str, client: Client<'_>, wait: Wait<'_, E>) -> Result<Found, E> {
-    match client.call(name, &["namespace", "describe", "--output", "json"], wait)? {
-        Ok(text) => Ok(parse(&text)),
-        Err(why) => {
-            let error = Error::new(format!("cannot look at namespace {name}: {}", why.trim_end_matches('.')));
+fn describe<W: Wait>(name: &str, address: SocketAddr, waiting: &mut W) -> Result<Found, W::Halt> {
+    // DescribeNamespaceRequest { namespace = 1 }
+    match call_known(address, DESCRIBE, Message::default().text(1, name), waiting)? {
+        Ok(response) => Ok(found_in(&response)),
+        Err(refusal) => {
+            let error = Error::new(format!("cannot look at namespace {name}: {}", refusal.why));
             Err(error.hint("see 'stigmer local logs'").into())
         }
     }
 }
 
-/// Reads the CLI's indented JSON, a member a line. What is not understood is
-/// taken for missing: the server refuses what would be wrong.
-fn parse(json: &str) -> Found {
-    let mut found = Found { retention: None, attributes: Vec::new() };
-    let mut in_attributes = false;
-    for line in json.lines() {
-        let Some((name, value)) = line.trim().trim_end_matches(',').split_once(':') else {
-            in_attributes = false;
-            continue;
-        };
-        let (name, value) = (name.trim().trim_matches('"'), value.trim().trim_matches('"'));
-        if name == "workflowExecutionRetentionTtl" {
-            found.retention = value.strip_suffix('s').and_then(|text| text.parse().ok()).map(Duration::from_secs);
-        } else if name == "customSearchAttributeAliases" {
-            in_attributes = true;
-        } else if in_attributes && let Some(kind) = kind_of_column(name) {
-            found.attributes.push(SearchAttribute { name: value.into(), kind });
-        }
-    }
-    found
+/// Of a `DescribeNamespaceResponse { config = 2 { workflow_execution_retention_ttl = 1,
+/// custom_search_attribute_aliases = 7 (a map) } }`. What is not understood is taken
+/// for missing: the server refuses what would be wrong.
+fn found_in(response: &[u8]) -> Found {
+    let config = proto::bytes(response, 2).unwrap_or_default();
+    let retention = proto::bytes(config, 1).map(|ttl| Duration::from_secs(proto::number(ttl, 1).unwrap_or(0)));
+    let attribute = |(field, value): (u64, Value<'_>)| {
+        let Value::Bytes(entry) = value else { return None };
+        let text = |part| str::from_utf8(proto::bytes(entry, part)?).ok();
+        let kind = kind_of_column(text(1).filter(|_| field == 7)?)?;
+        Some(SearchAttribute { name: text(2)?.to_owned(), kind })
+    };
+    Found { retention, attributes: proto::fields(config).filter_map(attribute).collect() }
 }
 
 /// Temporal keeps the attributes of a namespace in columns such as `Keyword03`.
@@ -202,76 +232,58 @@ fn kind_of_column(column: &str) -> Option<Kind> {
     Kind::ALL.into_iter().find(|kind| kind.name() == name)
 }
 
-impl Client<'_> {
-    /// One call of the CLI: what it printed, or why it failed.
-    fn call<E: From<Error>>(
-        &self,
-        namespace: &str,
-        arguments: &[impl AsRef<OsStr>],
-        wait: Wait<'_, E>,
-    ) -> Result<Result<String, String>, E> {
-        let mut command = self.command(namespace, arguments);
-        let child = command.spawn().map_err(|cause| Error::io("execute", self.executable.display(), &cause))?;
-        let mut call = Call { child };
-        let deadline = after(CALL_LIMIT);
-        while !sys::has_ended(call.child.id()) {
-            if Instant::now() >= deadline {
-                return Ok(Err(format!("no answer within {} s", CALL_LIMIT.as_secs())));
+/// Why a call was not answered with what it asked for.
+struct Refusal {
+    /// The status of gRPC, where one came.
+    code: Option<u32>,
+    why: String,
+}
+
+/// A call about a namespace that is there: whoever asked for it before it was
+/// made has left it unknown for a while.
+fn call_known<W: Wait>(
+    address: SocketAddr,
+    path: &str,
+    message: Message,
+    waiting: &mut W,
+) -> Result<Result<Vec<u8>, Refusal>, W::Halt> {
+    let (message, deadline) = (message.into_bytes(), after(UNKNOWN_LIMIT));
+    loop {
+        match call(address, path, &message, waiting)? {
+            Err(Refusal { code: Some(NOT_FOUND), .. }) if Instant::now() < deadline => waiting.wait(after(RETRY))?,
+            answer => return Ok(answer),
+        }
+    }
+}
+
+/// One call; the response. What interrupts it is dealt with, and it is made
+/// again: each of these calls may be.
+fn call<W: Wait>(
+    address: SocketAddr,
+    path: &str,
+    message: &[u8],
+    waiting: &mut W,
+) -> Result<Result<Vec<u8>, Refusal>, W::Halt> {
+    let request = Request { scheme: "http", authority: "localhost", path, metadata: &[], message };
+    let deadline = after(CALL_LIMIT);
+    loop {
+        let mut stream = match health::connect(address, deadline) {
+            Ok(stream) => stream,
+            Err(why) => return Ok(Err(Refusal { code: None, why })),
+        };
+        let patience = Patience { deadline, interrupt: waiting.interrupt() };
+        return Ok(match Client::new(&mut stream).call(&request, patience) {
+            Ok(reply) if reply.code == Some(OK) => Ok(reply.message),
+            Ok(reply) => Err(Refusal { code: reply.code, why: reply.text.trim_end_matches('.').to_owned() }),
+            Err(Fault::Interrupted) => {
+                waiting.wait(Instant::now())?;
+                continue;
             }
-            wait(deadline)?;
-        }
-        Ok(call.result())
-    }
-
-    fn command(&self, namespace: &str, arguments: &[impl AsRef<OsStr>]) -> Command {
-        let mut command = Command::new(self.executable);
-        command.arg("operator").args(arguments).arg(format!("--namespace={namespace}"));
-        command.arg("--address").arg(self.address.to_string());
-        // Neither the user's profiles nor his variables are meant for ours.
-        command.args(["--disable-config-file", "--env-file", "/dev/null", "--color", "never"]);
-        for (name, _) in std::env::vars_os() {
-            let upper = name.to_string_lossy().to_ascii_uppercase();
-            if upper.starts_with(FOREIGN_PREFIX) || upper.ends_with(FOREIGN_SUFFIX) {
-                command.env_remove(name);
+            Err(Fault::Silent) => {
+                Err(Refusal { code: None, why: format!("no answer within {} s", CALL_LIMIT.as_secs()) })
             }
-        }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        sys::prepare_server(&mut command, std::iter::empty(), SIGTERM);
-        command
-    }
-}
-
-/// A child that leaves nothing behind, whatever becomes of us.
-struct Call {
-    child: Child,
-}
-
-impl Call {
-    /// Of a child that has ended.
-    fn result(&mut self) -> Result<String, String> {
-        // What it left in its group would keep the pipes open.
-        sys::signal_group(self.child.id(), SIGKILL);
-        let (mut output, mut complaint) = (Vec::new(), Vec::new());
-        let _ = self.child.stdout.take().map(|mut stream| stream.read_to_end(&mut output));
-        let _ = self.child.stderr.take().map(|mut stream| stream.read_to_end(&mut complaint));
-        let (output, complaint) = (String::from_utf8_lossy(&output), String::from_utf8_lossy(&complaint));
-        match self.child.wait() {
-            Ok(status) if status.success() => Ok(output.into_owned()),
-            Ok(status) => Err(match complaint.lines().chain(output.lines()).find(|line| !line.trim().is_empty()) {
-                Some(line) => line.trim().trim_start_matches("Error: ").to_owned(),
-                None => format!("the Temporal CLI ended with {status}"),
-            }),
-            Err(cause) => Err(reason(&cause)),
-        }
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        if !matches!(self.child.try_wait(), Ok(Some(_))) {
-            sys::signal_group(self.child.id(), SIGKILL);
-            let _ = self.child.wait();
-        }
+            Err(_) => Err(Refusal { code: None, why: "it ended the call without an answer".into() }),
+        });
     }
 }
 
@@ -290,33 +302,24 @@ mod tests {
         Namespaces { names, search_attributes, retention }
     }
 
-    /// As Temporal CLI 1.9.1 prints it.
-    const DESCRIBED: &str = r#"{
-  "namespaceInfo": {
-    "name": "orders",
-    "id": "ca6617ac-eb6c-4620-8482-c096d44fdfc8",
-    "limits": {
-      "blobSizeLimitError": "2097152"
+    /// As Temporal answers, whose field 1 describes the namespace itself.
+    fn described() -> Vec<u8> {
+        let alias = |column: &str, name: &str| Message::default().text(1, column).text(2, name);
+        let config = Message::default()
+            .message(1, &seconds(Duration::from_secs(604_800)))
+            .message(2, &alias("Text01", "none of ours"))
+            .message(7, &alias("Int02", "Amount"))
+            .message(7, &alias("KeywordList01", "Tags"))
+            .message(7, &alias("Unheard01", "Of"));
+        let info = Message::default().text(1, "orders").message(7, &alias("Text01", "nor this"));
+        Message::default().message(1, &info).message(2, &config).into_bytes()
     }
-  },
-  "config": {
-    "workflowExecutionRetentionTtl": "604800s",
-    "badBinaries": {},
-    "customSearchAttributeAliases": {
-      "Int02": "Amount",
-      "KeywordList01": "Tags"
-    }
-  },
-  "replicationConfig": {
-    "Text01": "none of ours"
-  }
-}"#;
 
     #[test]
     fn what_a_namespace_has_is_read_from_its_description() {
         let attributes = vec![attribute("Amount", Kind::Int), attribute("Tags", Kind::KeywordList)];
-        assert_eq!(parse(DESCRIBED), Found { retention: Some(Duration::from_secs(604_800)), attributes });
-        assert_eq!(parse("no json"), Found { retention: None, attributes: Vec::new() });
+        assert_eq!(found_in(&described()), Found { retention: Some(Duration::from_secs(604_800)), attributes });
+        assert_eq!(found_in(b"nothing of ours"), Found { retention: None, attributes: Vec::new() });
     }
 
     #[test]
@@ -327,7 +330,7 @@ mod tests {
         let [amount, country] = by_default.search_attributes.as_slice() else { panic!() };
         let bare = Found { retention: Some(hour), attributes: Vec::new() };
         assert_eq!(steps(&by_default, "orders", &bare).unwrap(), [Step::Add(amount), Step::Add(country)]);
-        let found = parse(DESCRIBED);
+        let found = found_in(&described());
         assert_eq!(steps(&by_default, "orders", &found).unwrap(), [Step::Add(country)]);
         let asked = wanted(given(), Source::Flag("retention"));
         assert_eq!(steps(&asked, "orders", &found).unwrap(), [Step::Add(country), Step::Retain(hour)]);
@@ -338,7 +341,7 @@ mod tests {
     #[test]
     fn another_type_of_the_same_attribute_is_an_error_that_names_both() {
         let asked = wanted(vec![attribute("Amount", Kind::Text)], Source::Default);
-        let error = steps(&asked, "orders", &parse(DESCRIBED)).unwrap_err();
+        let error = steps(&asked, "orders", &found_in(&described())).unwrap_err();
         assert!(error.message().contains("Amount=Text") && error.message().contains("Amount=Int"), "{error}");
     }
 }

@@ -15,14 +15,13 @@ mod stop;
 mod temporal;
 
 use std::io::{self, Write};
-use std::thread;
 
 use crate::cli::{Action, CommandSpec};
 use crate::config::Config;
-use crate::daemon::{Context, POLL};
+use crate::daemon::Context;
 use crate::error::{Error, Result, reason};
 use crate::home::{self, HOME_VARIABLE, Home};
-use crate::namespaces::{self, Client};
+use crate::namespaces::{self, Undisturbed};
 use crate::state::{Mode, State};
 
 pub static TOP: CommandSpec = CommandSpec {
@@ -95,9 +94,6 @@ pub fn print(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<u8> {
 pub fn use_running(config: &Config, state: &State, home: &Home) -> Result<()> {
     differences::check(config, state, home)?;
     let (Config::Managed(managed), Mode::Managed) = (config, state.mode) else { return Ok(()) };
-    let (Some(executable), Ok(address)) = (&state.temporal_cli, state.address.parse()) else { return Ok(()) };
-    namespaces::establish(&managed.namespaces, &[], Client { executable, address }, &mut |_| {
-        thread::sleep(POLL);
-        Ok(())
-    })
+    let Ok(address) = state.address.parse() else { return Ok(()) };
+    namespaces::establish(&managed.namespaces, &[], address, &mut Undisturbed)
 }

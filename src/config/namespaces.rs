@@ -52,10 +52,10 @@ impl fmt::Display for SearchAttribute {
     }
 }
 
-/// The type of a search attribute.
+/// The type of a search attribute, by the numbers of Temporal's `IndexedValueType`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    Text,
+    Text = 1,
     Keyword,
     Int,
     Double,
@@ -68,7 +68,7 @@ impl Kind {
     pub const ALL: [Kind; 7] =
         [Kind::Text, Kind::Keyword, Kind::Int, Kind::Double, Kind::Bool, Kind::Datetime, Kind::KeywordList];
 
-    /// As Temporal's CLI spells it.
+    /// As Temporal spells it.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Text => "Text",

@@ -9,7 +9,7 @@ use std::{io, iter};
 use super::cause::{self, Cause};
 use super::tls::{self, Encrypted};
 use crate::config::{Address, Connection, Encryption, Tls};
-use crate::grpc::proto::{self, First};
+use crate::grpc::proto::{self, Message};
 use crate::grpc::{Client, Fault, Patience, Reply, Request};
 use crate::health;
 
@@ -197,10 +197,10 @@ impl Talk<'_, '_> {
     fn ask_version(&mut self, has_health_check: bool) -> Result<Option<String>, Failure> {
         let reply = self.call(SYSTEM_INFO, &[], None)?;
         match reply.code {
-            Some(OK) => Ok(match proto::first(&reply.message) {
-                Some(First::Text(version)) => Some(version).filter(|text| is_version(text)),
-                _ => None,
-            }),
+            Some(OK) => {
+                let version = proto::bytes(&reply.message, 1).and_then(|version| str::from_utf8(version).ok());
+                Ok(version.filter(|text| is_version(text)).map(str::to_owned))
+            }
             Some(UNIMPLEMENTED) if has_health_check => Ok(None),
             Some(UNIMPLEMENTED) => Err(Cause::new("it speaks gRPC, but is not a Temporal frontend").into()),
             Some(PERMISSION_DENIED) => {
@@ -214,7 +214,7 @@ impl Talk<'_, '_> {
     /// Finds out that the namespace is there; or why that cannot be known.
     fn ask_namespace(&mut self, name: &str) -> Result<Option<String>, Failure> {
         let connection = self.probe.connection;
-        let reply = self.call(DESCRIBE_NAMESPACE, &proto::text_message(name), Some(name))?;
+        let reply = self.call(DESCRIBE_NAMESPACE, &Message::default().text(1, name).into_bytes(), Some(name))?;
         let status = || cause::status(&reply, connection);
         match reply.code {
             Some(OK | UNIMPLEMENTED) => Ok(None),

@@ -25,7 +25,7 @@ pub fn push(block: &mut Vec<u8>, name: &str, value: &str) {
             None => block.push(text.len() as u8),
             Some(rest) => {
                 block.push(127);
-                proto::push_varint(block, rest);
+                proto::push_varint(block, rest as u64);
             }
         }
         block.extend_from_slice(text.as_bytes());

@@ -20,7 +20,7 @@ use crate::error::{Error, Result, reason};
 use crate::events::{Events, Halt};
 use crate::health::{self, Health};
 use crate::log_file;
-use crate::namespaces::{self, Client};
+use crate::namespaces;
 
 pub struct Ephemeral<'a> {
     plan: Plan<'a>,
@@ -47,14 +47,8 @@ impl<'a> Ephemeral<'a> {
             // What one that is forgotten has said explains nothing.
             temporal.log.set_len(0).map_err(|cause| Error::io("write", "the log", &cause))?;
         }
-        temporal.establish_namespaces(events)?;
+        namespaces::establish(&temporal.plan.config.namespaces, &[], temporal.plan.endpoints.address(), events)?;
         Ok(temporal)
-    }
-
-    fn establish_namespaces(&self, events: &mut Events) -> Result<(), Halt> {
-        let client = Client { executable: &self.plan.installed.executable, address: self.plan.endpoints.address() };
-        let wanted = &self.plan.config.namespaces;
-        namespaces::establish(wanted, &[], client, &mut |deadline| events.wait(Some(deadline)).map(drop))
     }
 
     fn try_to_start(&mut self, events: &mut Events) -> Result<Option<Fault>, Halt> {

@@ -1,12 +1,15 @@
 //! The namespaces of the server that has just begun to serve: before anybody
 //! reads that it is ready, they are what they were asked to be.
 
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
 use super::{STOP_GRACE, Started, Supervisor};
 use crate::config::namespaces::DEFAULT_NAMESPACE;
 use crate::database::Database;
 use crate::error::Error;
 use crate::events::Halt;
-use crate::namespaces::{self, Client};
+use crate::namespaces::{self, Wait};
 use crate::supervisor::diagnosis::Fault;
 use crate::terminal::Mark;
 
@@ -18,14 +21,9 @@ impl Supervisor<'_> {
         if self.is_established && !is_new {
             return Ok(Started::Serving);
         }
-        let config = self.plan.config;
-        let executable = self.plan.installed.executable.clone();
-        let client = Client { executable: &executable, address: self.plan.endpoints.address() };
+        let (config, address) = (self.plan.config, self.plan.endpoints.address());
         let made = if is_new { self.made_by_temporal() } else { Vec::new() };
-        let done = namespaces::establish(&config.namespaces, &made, client, &mut |deadline| {
-            self.wait(Some(deadline)).map(drop)
-        });
-        match done {
+        match namespaces::establish(&config.namespaces, &made, address, self) {
             Ok(()) => {
                 if let Some(database) = &self.plan.database {
                     database.completed();
@@ -62,5 +60,17 @@ impl Supervisor<'_> {
         }
         self.terminal.line(Mark::Warning, &format!("Closed workflows may be kept for 24 h only: {}.", error.message()));
         Ok(Started::Serving)
+    }
+}
+
+impl Wait for Supervisor<'_> {
+    type Halt = Halt;
+
+    fn interrupt(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.events.pending())
+    }
+
+    fn wait(&mut self, deadline: Instant) -> Result<(), Halt> {
+        Supervisor::wait(self, Some(deadline)).map(drop)
     }
 }

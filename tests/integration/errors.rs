@@ -586,7 +586,7 @@ fn conflict_cases() -> Vec<Case> {
         case("a namespace that Temporal does not make", 1, &["namespace orders"], |home| {
             start_stand_in(home, &["--detach"]).run().success();
             home.stigmer(["local", "stop"]).run().success();
-            home.behave("operator-says the name is not valid");
+            home.behave("refuse-calls the name is not valid");
             start_stand_in(home, &["--namespace", "orders"]).run().into()
         }),
         case("another Temporal uses the database", 1, &["{home}/data/temporal.db"], |home| {

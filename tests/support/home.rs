@@ -175,8 +175,8 @@ impl Home {
         lines.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
-    /// The calls of the stand-in's `operator` so far: subject, action and
-    /// arguments.
+    /// The calls about namespaces so far: the method, the namespace and what it
+    /// shall have.
     pub fn calls(&self) -> Vec<String> {
         let lines = fs::read_to_string(self.stand_in_dir().join("calls")).unwrap_or_default();
         lines.lines().map(str::to_owned).collect()

@@ -4,9 +4,10 @@
 //!
 //! It keeps its records in `$STAND_IN_DIR`: `starts` (a line `pid arguments`
 //! for each start), `stops` (a line `pid` for each graceful end),
-//! `grandchildren` (pids), `calls` (a line for each `operator ...`: its
-//! arguments and the variables that could mislead it), `namespaces/` (a file
-//! for each, of lines `NAME=TYPE` and its retention). It obeys the lines of `$STAND_IN_DIR/behaviour`:
+//! `grandchildren` (pids), `calls` (a line for each call about a namespace:
+//! the method, the namespace and what it shall have), `namespaces/` (a file for
+//! each: its retention, then lines `NAME=TYPE`). It obeys the lines of
+//! `$STAND_IN_DIR/behaviour`:
 //!
 //!     exit-before-serving CODE   exit instead of serving
 //!     die-by SIGNAL              the same, by a signal
@@ -21,14 +22,13 @@
 //!     slow-stop MS               so long from SIGTERM to the end
 //!     ignore-term                no end on SIGTERM
 //!     fork                       leave a grandchild in the process group
-//!     operator-says TEXT         calls of `operator` fail with this text
-//!     operator-hangs             they never end
-//!     operator-forgets           a search attribute is refused at first, as
+//!     refuse-calls TEXT          calls about namespaces fail with this text
+//!     hang-calls                 they are never answered
+//!     forget-namespaces          a search attribute is refused at first, as
 //!                                if its namespace were not there
 //!
-//! `never-serve`, `hang`, `wait-to-listen`, `ignore-term` and `operator-...` are
-//! looked up each time, the others
-//! at the start. A file `$STAND_IN_DIR/crash` ends it at once: with the exit
+//! `never-serve`, `hang`, `wait-to-listen`, `ignore-term` and those about calls
+//! are looked up each time, the others at the start. A file `$STAND_IN_DIR/crash` ends it at once: with the exit
 //! code that the file holds, or by the signal N of `signal N`.
 
 use std::fs;
@@ -69,7 +69,6 @@ fn main() {
             thread::park();
         },
         ["server", "start-dev", options @ ..] => serve(options, &arguments),
-        ["operator", subject, action, options @ ..] => operate(subject, action, options),
         _ => fail("unknown command, see 'temporal --help'"),
     }
 }
@@ -119,7 +118,7 @@ fn serve(options: &[&str], arguments: &[String]) {
     println!("Temporal CLI 9.9.9 (Server 9.9.9, UI 9.9.9)\n\nTemporal Server:  {ip}:{port}");
     let _ = io::stdout().flush();
     let serving_from = Instant::now() + Duration::from_millis(number("slow-start").unwrap_or(0));
-    thread::spawn(move || accept(&frontend, move |stream| answer_health(stream, serving_from)));
+    thread::spawn(move || accept(&frontend, move |stream| answer_calls(stream, serving_from)));
     if let Some(ui) = ui {
         thread::spawn(move || accept(&ui, answer_page));
     }
@@ -133,48 +132,50 @@ fn value<'a>(options: &[&'a str], name: &str) -> Option<&'a str> {
     })
 }
 
-/// A client of the running server, in the words of the real one.
-fn operate(subject: &str, action: &str, options: &[&str]) {
-    let misleading = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
-    let misleading = misleading.filter(|name| name.starts_with("TEMPORAL_") || name.to_uppercase().ends_with("_PROXY"));
-    let misleading: Vec<_> = misleading.collect();
-    append("calls", &format!("{subject} {action} {} {}", options.join(" "), misleading.join(" ")));
-    while behaviour("operator-hangs").is_some() {
+/// A call about a namespace: the response, or status and text of a refusal.
+fn answer_call(path: &str, request: &[u8]) -> Result<Vec<u8>, (u32, String)> {
+    const NOT_FOUND: u32 = 5;
+    const ALREADY_EXISTS: u32 = 6;
+    const FAILED_PRECONDITION: u32 = 9;
+    const UNIMPLEMENTED: u32 = 12;
+    let method = path.rsplit('/').next().unwrap_or_default();
+    let (name, wanted) = match method {
+        "RegisterNamespace" => (text(request, 1), format!("{}s", number_in(part(request, 4), 1))),
+        "UpdateNamespace" => (text(request, 1), format!("{}s", number_in(part(part(request, 3), 1), 1))),
+        "DescribeNamespace" => (text(request, 1), String::new()),
+        "AddSearchAttributes" => {
+            let entry = part(request, 1);
+            (text(request, 2), format!("{}={}", text(entry, 1), KINDS[number_in(entry, 2) as usize - 1]))
+        }
+        _ => return Err((UNIMPLEMENTED, format!("unknown method {path}"))),
+    };
+    append("calls", format!("{method} {name} {wanted}").trim_end());
+    while behaviour("hang-calls").is_some() {
         thread::sleep(POLL);
     }
-    if let Some(text) = behaviour("operator-says") {
-        complain(&text);
+    if let Some(text) = behaviour("refuse-calls") {
+        return Err((FAILED_PRECONDITION, text));
     }
-    let given = |name: &str| value(options, name).unwrap_or_else(|| complain(&format!("{name} is missing")));
-    if let Err(error) = TcpStream::connect(given("--address")) {
-        complain(&format!("failed connecting to Temporal server: {error}"));
-    }
-    let name = given("--namespace");
-    let file = directory().join("namespaces").join(name);
+    let file = directory().join("namespaces").join(&name);
     let found = fs::read_to_string(&file).ok();
     // The server makes it, with 24 hours of retention.
     let found = found.or_else(|| (name == "default").then(|| "86400s\n".to_owned()));
-    let text = match (subject, action, found) {
-        ("namespace", "create", Some(_)) => {
-            complain(&format!("unable to create namespace {name}: Namespace \"{name}\" already exists"))
+    let new = match (method, found) {
+        ("RegisterNamespace", Some(_)) => return Err((ALREADY_EXISTS, "Namespace already exists.".into())),
+        ("RegisterNamespace", None) => format!("{wanted}\n"),
+        (_, None) => return Err((NOT_FOUND, format!("Namespace {name} is not found."))),
+        ("AddSearchAttributes", _) if behaviour("forget-namespaces").is_some() && forgot(&name) => {
+            return Err((NOT_FOUND, format!("Namespace {name} is not found.")));
         }
-        ("namespace", "create", None) => format!("{}\n", given("--retention")),
-        (_, _, None) => complain(&format!("Namespace {name} is not found.")),
-        ("namespace", "describe", Some(found)) => return describe(name, &found),
-        ("namespace", "update", Some(found)) => {
+        ("DescribeNamespace", Some(found)) => return Ok(describe(&found)),
+        ("UpdateNamespace", Some(found)) => {
             let (_, attributes) = found.split_once('\n').unwrap_or_default();
-            format!("{}\n{attributes}", given("--retention"))
+            format!("{wanted}\n{attributes}")
         }
-        ("search-attribute", "create", _) if behaviour("operator-forgets").is_some() && forgot(name) => {
-            complain(&format!("unable to get existing search attributes: Namespace {name} is not found."))
-        }
-        ("search-attribute", "create", Some(found)) => format!("{found}{}={}\n", given("--name"), given("--type")),
-        _ => complain("unknown command"),
+        (_, Some(found)) => format!("{found}{wanted}\n"),
     };
-    if let Err(error) = fs::create_dir_all(directory().join("namespaces")).and_then(|()| fs::write(&file, text)) {
-        complain(&format!("cannot write {}: {error}", file.display()));
-    }
-    println!("done");
+    let written = fs::create_dir_all(directory().join("namespaces")).and_then(|()| fs::write(&file, new));
+    written.map(|()| Vec::new()).map_err(|error| (FAILED_PRECONDITION, error.to_string()))
 }
 
 /// The first time.
@@ -182,18 +183,57 @@ fn forgot(name: &str) -> bool {
     fs::File::create_new(directory().join(format!("forgot-{name}"))).is_ok()
 }
 
-fn describe(name: &str, found: &str) {
+/// As Temporal numbers the types of search attributes.
+const KINDS: [&str; 7] = ["Text", "Keyword", "Int", "Double", "Bool", "Datetime", "KeywordList"];
+
+fn describe(found: &str) -> Vec<u8> {
     let mut lines = found.lines();
-    println!("{{\n  \"namespaceInfo\": {{\n    \"name\": \"{name}\"\n  }},\n  \"config\": {{");
-    println!("    \"workflowExecutionRetentionTtl\": \"{}\",", lines.next().unwrap_or_default());
-    let columns = lines.filter_map(|line| line.split_once('=')).enumerate();
-    let columns: Vec<_> = columns.map(|(at, (name, kind))| format!("      \"{kind}{at:02}\": \"{name}\"")).collect();
-    println!("    \"customSearchAttributeAliases\": {{\n{}\n    }}\n  }}\n}}", columns.join(",\n"));
+    let retention: u32 = lines.next().and_then(|line| line.strip_suffix('s')?.parse().ok()).unwrap_or(0);
+    let mut seconds = vec![8];
+    seconds.extend((0..5).map(|at| (retention >> (7 * at)) as u8 & 127 | if at < 4 { 128 } else { 0 }));
+    let mut config = field(1, &seconds);
+    for (at, (name, kind)) in lines.filter_map(|line| line.split_once('=')).enumerate() {
+        let column = format!("{kind}{at:02}");
+        config.extend(field(7, &[field(1, column.as_bytes()), field(2, name.as_bytes())].concat()));
+    }
+    field(2, &config)
 }
 
-fn complain(message: &str) -> ! {
-    eprintln!("Error: {message}");
-    process::exit(1)
+/// A field of Protocol Buffers, of less than 16 kB.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len();
+    [&[number << 3 | 2, length as u8 | 128, (length >> 7) as u8], content].concat()
+}
+
+/// The number and the bytes of each field, one of which is empty.
+fn fields(mut message: &[u8]) -> Vec<(u64, u64, &[u8])> {
+    fn number(message: &mut &[u8]) -> Option<u64> {
+        let length = message.iter().position(|byte| *byte < 128)? + 1;
+        let bytes = message.split_off(..length)?;
+        Some(bytes.iter().rev().fold(0, |number, byte| number << 7 | u64::from(byte & 127)))
+    }
+    let mut next = || {
+        let head = number(&mut message)?;
+        let value = number(&mut message)?;
+        match head & 7 {
+            0 => Some((head >> 3, value, &[][..])),
+            2 => Some((head >> 3, 0, message.split_off(..value as usize)?)),
+            _ => None,
+        }
+    };
+    std::iter::from_fn(&mut next).collect()
+}
+
+fn part(message: &[u8], wanted: u64) -> &[u8] {
+    fields(message).into_iter().find(|(field, ..)| *field == wanted).map_or(&[], |(.., bytes)| bytes)
+}
+
+fn text(message: &[u8], wanted: u64) -> String {
+    String::from_utf8_lossy(part(message, wanted)).into_owned()
+}
+
+fn number_in(message: &[u8], wanted: u64) -> u64 {
+    fields(message).into_iter().find(|(field, ..)| *field == wanted).map_or(0, |(_, number, _)| number)
 }
 
 /// Waits for the end, which comes by a signal or by the file `crash`.
@@ -292,8 +332,8 @@ fn answer_page(mut stream: TcpStream) {
     );
 }
 
-/// As much of HTTP/2 (RFC 9113) and gRPC as one health check takes.
-fn answer_health(mut stream: TcpStream, serving_from: Instant) {
+/// As much of HTTP/2 (RFC 9113) and gRPC as calls one after the other take.
+fn answer_calls(mut stream: TcpStream, serving_from: Instant) {
     if behaviour("hang").is_some() {
         let _ = io::copy(&mut stream, &mut io::sink());
         return;
@@ -305,6 +345,7 @@ fn answer_health(mut stream: TcpStream, serving_from: Instant) {
     if send(&mut stream, 4, 0, 0, &[]).is_err() {
         return;
     }
+    let (mut path, mut request) = (String::new(), Vec::new());
     loop {
         let mut head = [0; 9];
         if stream.read_exact(&mut head).is_err() {
@@ -320,18 +361,16 @@ fn answer_health(mut stream: TcpStream, serving_from: Instant) {
             // SETTINGS and PING, each without its ACK
             (4, 0) => send(&mut stream, 4, 1, 0, &[]),
             (6, 0) => send(&mut stream, 6, 1, 0, &payload),
-            // DATA that ends the request
-            (0, flags) if flags & 1 == 1 => {
-                let serving = Instant::now() >= serving_from && behaviour("never-serve").is_none();
-                let status = if serving { 1 } else { 2 };
-                // :status 200 from the static table, then a literal field
-                let mut headers = vec![0x88];
-                literal(&mut headers, "content-type", "application/grpc");
-                let mut trailers = Vec::new();
-                literal(&mut trailers, "grpc-status", "0");
-                send(&mut stream, 1, 4, number, &headers)
-                    .and_then(|()| send(&mut stream, 0, 0, number, &[0, 0, 0, 0, 2, 8, status]))
-                    .and_then(|()| send(&mut stream, 1, 5, number, &trailers))
+            (1, _) => {
+                path = path_in(&payload);
+                Ok(())
+            }
+            (0, flags) => {
+                request.extend_from_slice(&payload);
+                match flags & 1 {
+                    1 => answer(&mut stream, number, &path, &std::mem::take(&mut request), serving_from),
+                    _ => Ok(()),
+                }
             }
             _ => Ok(()),
         };
@@ -339,6 +378,48 @@ fn answer_health(mut stream: TcpStream, serving_from: Instant) {
             return;
         }
     }
+}
+
+/// `:path` among headers as our client writes them: literal, not compressed.
+fn path_in(block: &[u8]) -> String {
+    let text = String::from_utf8_lossy(block);
+    let (_, rest) = text.split_once(":path").unwrap_or_default();
+    let length = rest.bytes().next().unwrap_or(0) as usize;
+    rest.get(1..1 + length).unwrap_or_default().to_owned()
+}
+
+fn answer(
+    stream: &mut TcpStream,
+    number: u32,
+    path: &str,
+    request: &[u8],
+    serving_from: Instant,
+) -> io::Result<()> {
+    let answer = match path {
+        "/grpc.health.v1.Health/Check" => {
+            let serving = Instant::now() >= serving_from && behaviour("never-serve").is_none();
+            Ok(vec![8, if serving { 1 } else { 2 }])
+        }
+        // Behind the byte that says it is not compressed, and its length.
+        _ => answer_call(path, request.get(5..).unwrap_or_default()),
+    };
+    // :status 200 from the static table, then a literal field
+    let mut headers = vec![0x88];
+    literal(&mut headers, "content-type", "application/grpc");
+    send(stream, 1, 4, number, &headers)?;
+    let mut trailers = Vec::new();
+    match answer {
+        Ok(message) => {
+            let length = (message.len() as u32).to_be_bytes();
+            send(stream, 0, 0, number, &[&[0], &length[..], &message].concat())?;
+            literal(&mut trailers, "grpc-status", "0");
+        }
+        Err((code, text)) => {
+            literal(&mut trailers, "grpc-status", &code.to_string());
+            literal(&mut trailers, "grpc-message", &text);
+        }
+    }
+    send(stream, 1, 5, number, &trailers)
 }
 
 fn literal(block: &mut Vec<u8>, name: &str, value: &str) {
