@@ -1,7 +1,7 @@
-//! Temporal's log and the daemon's: opened for append, rotated at start, and
-//! read from the end without reading the rest.
+//! Temporal's log and the daemon's: opened for append, rotated at start and
+//! under their writers, and read from the end without reading the rest.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::own_file;
 
-/// A log that is larger at start is rotated.
+/// A log that is larger is rotated.
 const MAX_SIZE: u64 = 10 << 20;
 const KEPT: u32 = 3;
 /// How much of a log's end an error may quote from.
@@ -22,10 +22,8 @@ const NO_WAITING: i32 = libc::O_NONBLOCK;
 
 /// Opens `path` for append; a large one becomes `.1`, the older ones move on.
 pub fn open(path: &Path) -> Result<File> {
-    if fs::metadata(path).is_ok_and(|metadata| metadata.len() > MAX_SIZE) {
-        for number in (1..KEPT).rev() {
-            let _ = fs::rename(numbered(path, number), numbered(path, number + 1));
-        }
+    if fs::metadata(path).is_ok_and(|metadata| is_large(&metadata)) {
+        make_room(path);
         fs::rename(path, numbered(path, 1)).map_err(|cause| Error::io_in_home("rotate", path, &cause))?;
     }
     File::options()
@@ -35,6 +33,60 @@ pub fn open(path: &Path) -> Result<File> {
         .custom_flags(NO_WAITING)
         .open(path)
         .map_err(|cause| Error::io_in_home("open the log", path, &cause))
+}
+
+/// Whether the log is to be rotated. What is no file has no size.
+pub fn is_due(log: &File) -> bool {
+    log.metadata().is_ok_and(|metadata| is_large(&metadata))
+}
+
+fn is_large(metadata: &Metadata) -> bool {
+    metadata.is_file() && metadata.len() > MAX_SIZE
+}
+
+/// Moves what `log`, open for append at `path`, holds to `.1`, under writers who
+/// keep their descriptors: by copying and truncating. Most is copied while they
+/// write; for the rest and the truncation `hold` keeps them still as long as its
+/// value lives, so that not a byte comes between. Where it cannot, or the disk
+/// is full, an error, and the log is as it was.
+pub fn rotate<T>(log: &File, path: &Path, hold: impl FnOnce() -> Option<T>) -> io::Result<()> {
+    let partial = beside(path, ".1.partial");
+    let copied = match copy_to(&partial, path) {
+        // The oldest one goes with the next rotation anyway.
+        Err(cause) if cause.kind() == io::ErrorKind::StorageFull => {
+            own_file::remove_if_present(&numbered(path, KEPT))?;
+            copy_to(&partial, path)
+        }
+        copied => copied,
+    };
+    let moved = copied.and_then(|(mut source, mut copy)| {
+        let held = hold().ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "its writer does not stand still"))?;
+        io::copy(&mut source, &mut copy)?;
+        make_room(path);
+        // Whoever is killed in between leaves lines twice, and loses none.
+        fs::rename(&partial, numbered(path, 1))?;
+        log.set_len(0)?;
+        drop(held);
+        Ok(())
+    });
+    if moved.is_err() {
+        let _ = own_file::remove_if_present(&partial);
+    }
+    moved
+}
+
+/// Both files, at the end of what was copied.
+fn copy_to(copy: &Path, path: &Path) -> io::Result<(File, File)> {
+    let (mut source, mut copy) = (open_to_read(path)?, own_file::create(copy)?);
+    io::copy(&mut source, &mut copy)?;
+    Ok((source, copy))
+}
+
+/// Moves the old logs on, so that `.1` is free.
+fn make_room(path: &Path) {
+    for number in (1..KEPT).rev() {
+        let _ = fs::rename(numbered(path, number), numbered(path, number + 1));
+    }
 }
 
 /// Opens a log to be read.
@@ -47,9 +99,18 @@ pub fn open_to_read(path: &Path) -> io::Result<File> {
     }
 }
 
+/// The log that was rotated last.
+pub fn previous(path: &Path) -> PathBuf {
+    numbered(path, 1)
+}
+
 fn numbered(path: &Path, number: u32) -> PathBuf {
+    beside(path, &format!(".{number}"))
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{number}"));
+    name.push(suffix);
     name.into()
 }
 
@@ -98,12 +159,12 @@ pub fn quote_from(mut file: &File, start: u64, count: usize) -> Vec<String> {
     lines.into_iter().skip(from).take(count).collect()
 }
 
-/// Where the last `count` lines begin. Reads backwards, block by block, so
-/// that the size of the file does not matter.
-pub fn start_of_last_lines(file: &mut File, count: u64) -> io::Result<u64> {
+/// Where the last `count` lines begin, and how many of them are missing. Reads
+/// backwards, block by block, so that the size of the file does not matter.
+pub fn start_of_last_lines(file: &mut File, count: u64) -> io::Result<(u64, u64)> {
     let end = file.seek(SeekFrom::End(0))?;
-    if count == 0 {
-        return Ok(end);
+    if count == 0 || end == 0 {
+        return Ok((end, count));
     }
     let mut position = end;
     let mut newlines = 0;
@@ -122,38 +183,42 @@ pub fn start_of_last_lines(file: &mut File, count: u64) -> io::Result<u64> {
             }
             newlines += 1;
             if newlines == count {
-                return Ok(at + 1);
+                return Ok((at + 1, 0));
             }
         }
     }
-    Ok(0)
+    Ok((0, count - newlines - 1))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::scratch::Scratch;
+    use crate::sys;
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
 
     #[test]
     fn the_last_lines_are_found_from_the_end() {
         let long = format!("{}\n", "x".repeat(200_000));
         let scratch = Scratch::new();
         let path = scratch.join("log");
-        for (content, count, expected) in [
-            ("", 5, ""),
-            ("a", 5, "a"),
-            ("a\nb\nc\n", 2, "b\nc\n"),
-            ("a\nb\nc", 2, "b\nc"),
-            ("a\nb\n\n", 2, "b\n\n"),
-            ("a\nb\n", 0, ""),
-            ("a\nb\n", 9, "a\nb\n"),
-            (&format!("a\n{long}b\n"), 1, "b\n"),
-            (&format!("a\n{long}b\n"), 2, &format!("{long}b\n")),
+        for (content, count, expected, missing) in [
+            ("", 5, "", 5),
+            ("a", 5, "a", 4),
+            ("a\nb\nc\n", 2, "b\nc\n", 0),
+            ("a\nb\nc", 2, "b\nc", 0),
+            ("a\nb\nc", 3, "a\nb\nc", 0),
+            ("a\nb\n\n", 2, "b\n\n", 0),
+            ("a\nb\n", 0, "", 0),
+            ("a\nb\n", 9, "a\nb\n", 7),
+            (&format!("a\n{long}b\n"), 1, "b\n", 0),
+            (&format!("a\n{long}b\n"), 2, &format!("{long}b\n"), 0),
         ] {
             fs::write(&path, content).unwrap();
             let mut file = File::open(&path).unwrap();
-            let start = start_of_last_lines(&mut file, count).unwrap() as usize;
-            assert_eq!(&content[start..], expected);
+            let (start, absent) = start_of_last_lines(&mut file, count).unwrap();
+            assert_eq!((&content[start as usize..], absent), (expected, missing), "{content:.9} {count}");
         }
     }
 
@@ -169,6 +234,60 @@ mod tests {
             assert_eq!(fs::read(numbered(&path, number)).unwrap()[0], round);
         }
         assert!(!numbered(&path, 4).exists());
+    }
+
+    #[test]
+    fn a_log_is_rotated_under_its_writer_and_keeps_every_line() {
+        let scratch = Scratch::new();
+        let path = scratch.join("log");
+        let log = open(&path).unwrap();
+        let count = "i=0; while :; do i=$((i + 1)); echo line $i; done";
+        let mut writer = Command::new("sh");
+        writer.args(["-c", count]).stdout(log.try_clone().unwrap()).process_group(0);
+        let mut writer = writer.spawn().unwrap();
+        let hold = || {
+            sys::signal_group(writer.id(), sys::SIGSTOP);
+            while !sys::is_group_stopped(writer.id()) {
+                std::thread::yield_now();
+            }
+            Some(())
+        };
+        let mut all = Vec::new();
+        for _ in 0..20 {
+            while log.metadata().unwrap().len() < 9999 {
+                std::thread::yield_now();
+            }
+            rotate(&log, &path, hold).unwrap();
+            assert_eq!(log.metadata().unwrap().len(), 0);
+            sys::signal_group(writer.id(), sys::SIGCONT);
+            all.extend(fs::read(previous(&path)).unwrap());
+        }
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+        all.extend(fs::read(&path).unwrap());
+        let text = String::from_utf8(all).unwrap();
+        let wrong = text.lines().zip(1..).find(|(line, number)| **line != format!("line {number}"));
+        assert_eq!(wrong, None);
+        assert!(numbered(&path, 3).exists() && !numbered(&path, 4).exists());
+    }
+
+    #[test]
+    fn a_log_whose_writer_does_not_stand_still_or_that_finds_no_room_stays_as_it_is() {
+        let scratch = Scratch::new();
+        let path = scratch.join("log");
+        fs::write(&path, "new").unwrap();
+        fs::write(previous(&path), "old").unwrap();
+        let log = open(&path).unwrap();
+        let holds = |path: &Path, text: &str| assert_eq!(fs::read_to_string(path).unwrap(), text);
+        rotate(&log, &path, || None::<()>).unwrap_err();
+        fs::create_dir(beside(&path, ".1.partial")).unwrap();
+        rotate(&log, &path, || Some(())).unwrap_err();
+        holds(&path, "new");
+        holds(&previous(&path), "old");
+        fs::remove_dir(beside(&path, ".1.partial")).unwrap();
+        rotate(&log, &path, || Some(())).unwrap();
+        holds(&previous(&path), "new");
+        holds(&numbered(&path, 2), "old");
     }
 
     #[test]

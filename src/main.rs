@@ -36,6 +36,7 @@
 //!          program       the executable: whose, and still the one?
 //!          readiness     does it serve, does it still?
 //!          listener      is it ours that answers?
+//!          held          it stands still for a moment
 //!          restart       when again, and when not
 //!          ephemeral     one for one command: in memory, held by `run` itself
 //!          diagnosis     why it failed, and what to do

@@ -85,9 +85,14 @@ impl Tenure {
         self.lock.is_at(&self.home.instance.daemon_lock())
     }
 
-    /// Opens the daemon's log anew when it was taken away.
+    /// Opens the daemon's log anew when it was taken away; rotates it when it
+    /// has grown large.
     fn keep_log(&self, path: &Path, terminal: &mut Terminal) -> Result<()> {
         let is_gone = |log| sys::identity_of(log).ok() != sys::identity(path).ok();
+        if let Some(log) = terminal.log().filter(|log| log_file::is_due(log) && !is_gone(log)) {
+            // Its one writer is here. Not to be rotated is no reason to end.
+            let _ = log_file::rotate(log, path, || Some(()));
+        }
         if terminal.log().is_some_and(is_gone) {
             self.home.create()?;
             // Not to be written is no reason to end.

@@ -4,7 +4,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use super::context;
 use crate::cli::{Action, CommandSpec, OptionSpec, Typed, setting, switch};
 use crate::clock::after;
 use crate::error::{Error, Result};
-use crate::log_file::{open_to_read, start_of_last_lines};
+use crate::log_file::{self, open_to_read, start_of_last_lines};
 use crate::sys;
 
 /// How soon a followed line is shown. No other way to see a file
@@ -65,36 +64,60 @@ fn logs(typed: &Typed) -> Result<u8> {
 fn show(path: &Path, file: &mut Option<File>, follow: bool, lines: u64) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     let mut position = 0;
+    let mut previous = sys::identity(&log_file::previous(path)).ok();
     if let Some(file) = file {
-        position = start_of_last_lines(file, lines)?;
-        position += copy_from(file, position, &mut stdout)?;
+        let (start, missing) = start_of_last_lines(file, lines)?;
+        // It may have been rotated a moment ago.
+        if missing > 0
+            && let Ok(mut old) = open_to_read(&log_file::previous(path))
+        {
+            let (start, _) = start_of_last_lines(&mut old, missing)?;
+            copy_from(&mut old, start, &mut stdout)?;
+        }
+        position = start + copy_from(file, start, &mut stdout)?;
     }
     while follow && !sys::wait_for_reader_gone(io::stdout().as_fd(), after(POLL)) {
         if let Some(open) = file {
-            // Shorter than what was shown: it was truncated.
-            if open.metadata()?.len() < position {
+            // Before it is asked why.
+            let is_shorter = open.metadata()?.len() < position;
+            if let Some(mut old) = moved_from(open, path, &mut previous) {
+                copy_from(&mut old, position, &mut stdout)?;
+                position = 0;
+            } else if is_shorter {
                 position = 0;
             }
             position += copy_from(open, position, &mut stdout)?;
         }
-        // Rotation gives the name to a new file; whoever wrote to the old one
-        // has ended by then.
+        // At a start, rotation gives the name to a new file; whoever wrote to
+        // the old one has ended by then.
         if let Some(new) = reopened(path, file.as_ref()) {
             if let Some(old) = file.replace(new) {
                 copy_from(&mut { old }, position, &mut stdout)?;
             }
             position = 0;
+            previous = sys::identity(&log_file::previous(path)).ok();
         }
     }
     Ok(())
 }
 
+/// What was in the log until it was rotated under its writer: a new file, larger
+/// than what has come since.
+fn moved_from(log: &File, path: &Path, known: &mut Option<String>) -> Option<File> {
+    let old = open_to_read(&log_file::previous(path)).ok()?;
+    let identity = sys::identity_of(&old).ok();
+    let is_new = identity != *known && old.metadata().ok()?.len() > log.metadata().ok()?.len();
+    is_new.then(|| {
+        *known = identity;
+        old
+    })
+}
+
 /// The file that has the name now, when it is another one.
 fn reopened(path: &Path, file: Option<&File>) -> Option<File> {
-    let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
-    let known = file.and_then(|file| file.metadata().ok()).map(identity);
+    let identity = |file: &File| sys::identity_of(file).ok();
     let new = open_to_read(path).ok()?;
-    (known != new.metadata().ok().map(identity)).then_some(new)
+    (file.and_then(identity) != identity(&new)).then_some(new)
 }
 
 /// Copies bytes as they are, valid UTF-8 or not; returns how many.

@@ -38,7 +38,7 @@ const FILES: [(&str, &str); 6] = [
         "data/temporal.db, -wal, -shm",
         "the database (SQLite, made by Temporal) and its write-ahead log, which belong together",
     ),
-    ("logs/temporal.log", "Temporal's output; rotated at start past 10 MiB, three old ones kept"),
+    ("logs/temporal.log", "Temporal's output; rotated past 10 MiB, at start and while it runs; three old ones kept"),
     ("logs/daemon.log", "stigmer's own lines when detached"),
     ("run/", "locks, the state of the daemon, and an empty configuration file for clients"),
 ];

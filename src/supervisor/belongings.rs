@@ -6,8 +6,10 @@
 
 use std::path::Path;
 
+use super::held::Held;
 use super::{Plan, STOP_GRACE, Supervisor};
 use crate::database::Database;
+use crate::error::reason;
 use crate::events::Halt;
 use crate::log_file;
 use crate::sys;
@@ -94,9 +96,13 @@ impl Supervisor<'_> {
     }
 
     /// Opens Temporal's log anew when it was taken away. What runs has the old one.
+    /// One that has grown large is rotated.
     fn keep_log(&mut self) {
         let path = self.plan.home.instance.log();
         if sys::identity_of(&self.log).ok() == sys::identity(&path).ok() {
+            if log_file::is_due(&self.log) {
+                self.rotate_log(&path);
+            }
             return;
         }
         let opened = self.plan.home.create().and_then(|()| log_file::open(&path));
@@ -107,6 +113,19 @@ impl Supervisor<'_> {
                 path.display()
             );
             self.terminal.line(Mark::Warning, &text);
+        }
+    }
+    fn rotate_log(&mut self, path: &Path) {
+        let Some(pid) = self.pid() else { return };
+        match log_file::rotate(&self.log, path, || Held::hold(pid)) {
+            Ok(()) => {
+                self.log_start = 0;
+                self.write_log_header();
+            }
+            Err(cause) => {
+                let text = format!("The log {} cannot be rotated and grows: {}.", path.display(), reason(&cause));
+                self.terminal.warn_once(&text);
+            }
         }
     }
 }

@@ -5,15 +5,14 @@
 //! moment: what answers meanwhile is not it.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Supervisor;
+use super::held::Held;
 use crate::clock::after;
 use crate::health::{self, Health};
-use crate::sys::{self, SIGCONT, SIGSTOP};
+use crate::sys;
 
-/// Until all of the server's threads stand still.
-const STOP_LIMIT: Duration = Duration::from_secs(1);
 /// An answer on this machine takes less than a thousandth of this.
 const HELD: Duration = Duration::from_millis(300);
 
@@ -42,32 +41,9 @@ impl Supervisor<'_> {
 }
 
 fn is_silent_while_held(pid: u32, address: SocketAddr) -> bool {
-    let held = Held::new(pid);
-    let deadline = after(STOP_LIMIT);
-    while !sys::is_stopped(pid) {
-        if sys::has_ended(pid) || Instant::now() >= deadline {
-            return false;
-        }
-        std::thread::yield_now();
-    }
+    let Some(held) = Held::hold(pid) else { return false };
     // Not to be interrupted: the stop itself is an event.
     let answer = health::check(address, after(HELD), None);
     drop(held);
     answer == Health::Silent && !sys::has_ended(pid)
-}
-
-/// A process group that stands still as long as this value lives.
-struct Held(u32);
-
-impl Held {
-    fn new(leader: u32) -> Held {
-        sys::signal_group(leader, SIGSTOP);
-        Held(leader)
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        sys::signal_group(self.0, SIGCONT);
-    }
 }

@@ -8,6 +8,7 @@
 mod belongings;
 mod diagnosis;
 mod ephemeral;
+mod held;
 mod listener;
 mod namespaces;
 pub mod orphan;

@@ -10,7 +10,7 @@ use super::{HUNG_GRACE, STOP_GRACE};
 use crate::clock::after;
 use crate::error::{Error, Result};
 use crate::state::{Process, State};
-use crate::sys::{self, SIGKILL, SIGTERM};
+use crate::sys::{self, SIGCONT, SIGKILL, SIGTERM};
 use crate::terminal::{Mark, Terminal};
 
 const POLL: Duration = Duration::from_millis(10);
@@ -27,6 +27,8 @@ pub fn stop(left: &State, terminal: &mut Terminal) -> Result<bool> {
     let pid = orphan.pid;
     terminal.line(Mark::Warning, &format!("Temporal of an earlier daemon still runs (PID: {pid}); stopping it."));
     sys::signal(pid, SIGTERM);
+    // Its daemon may have been killed while it held it still.
+    sys::signal(pid, SIGCONT);
     let (deadline, limit) = (after(STOP_GRACE), after(STOP_GRACE + HUNG_GRACE));
     let mut killed = false;
     while runs(orphan) {

@@ -14,7 +14,7 @@ use crate::config::DatabaseChoice;
 use crate::database::Database;
 use crate::environment;
 use crate::error::{Error, Result, reason};
-use crate::sys::{self, SIGKILL, SIGTERM};
+use crate::sys::{self, SIGCONT, SIGKILL, SIGTERM};
 
 /// How SQLite is to keep the database. Measured with 300 small workflows, 40 in
 /// flight: with Temporal's defaults, a rollback journal that is synced at each
@@ -65,8 +65,10 @@ impl Server {
         self.child.take()?.wait().ok()
     }
 
+    /// One that was suspended hears it, too.
     pub fn terminate(&self) {
         sys::signal(self.pid, SIGTERM);
+        sys::signal(self.pid, SIGCONT);
     }
 
     /// Ends the whole group at once.

@@ -108,6 +108,19 @@ pub fn is_stopped(pid: u32) -> bool {
     }
 }
 
+/// Whether every process of the group of the child `leader` is held by SIGSTOP,
+/// as far as the system shows.
+pub fn is_group_stopped(leader: u32) -> bool {
+    #[cfg(target_os = "linux")]
+    let do_others_stand = || {
+        let still = |pid| pid == leader || stat(pid).is_none_or(|(state, ..)| matches!(state, 'T' | 't' | 'Z' | 'X'));
+        group_of(leader).is_none_or(|members| members.into_iter().all(still))
+    };
+    #[cfg(not(target_os = "linux"))]
+    let do_others_stand = || true;
+    is_stopped(leader) && do_others_stand()
+}
+
 /// One side of a `fork`.
 pub enum Fork {
     /// The caller, with the pid of the new process.

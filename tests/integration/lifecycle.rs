@@ -787,6 +787,56 @@ fn followed_logs_go_on_across_rotation_and_truncation() {
 }
 
 #[test]
+fn a_suspended_temporal_is_stopped_gracefully() {
+    let home = home();
+    start_detached(&home);
+    let temporal = last_start(&home);
+    signal(temporal, libc::SIGSTOP);
+    stop(&home);
+    assert_eq!(home.stops(), [temporal]);
+}
+
+#[test]
+fn a_log_that_grows_large_is_rotated_under_its_server_and_followed_across() {
+    let home = home();
+    home.behave("count\nprint 10485760");
+    start_detached(&home);
+    let mut follow = home.stigmer(["local", "logs", "-f", "-n", "1"]).spawn();
+    let (old, daemon_log) = (home.path().join("logs/temporal.log.1"), home.path().join("logs/daemon.log"));
+    // The daemon's own grows, too.
+    let daemon_lines = "a line of the daemon\n".repeat(500_000);
+    append_to(&daemon_log).write_all(daemon_lines.as_bytes()).unwrap();
+    // With the next health check.
+    home.wait_for("the rotation", || old.exists());
+    let header = "=== ";
+    home.wait_for("lines after it", || fs::read_to_string(home.log()).unwrap().lines().count() > 200);
+    follow.wait_for_stdout(header);
+    let shown = follow.stdout().lines().count();
+    home.wait_for("lines that are followed", || follow.stdout().lines().count() > shown + 200);
+    let last_lines = home.stigmer(["local", "logs", "-n", "30000"]).run().stdout;
+    assert!(last_lines.lines().count() >= 30_000);
+    home.stigmer(["local", "stop"]).run().success();
+    let log = fs::read_to_string(home.log()).unwrap();
+    home.wait_for("the last line", || follow.stdout().ends_with(&log[log.len() - 100..]));
+    follow.signal(libc::SIGINT);
+    let followed = follow.wait().stdout;
+    home.assert_quiet();
+
+    let kept = fs::read_to_string(&old).unwrap() + &log;
+    for lines in [kept, followed, last_lines] {
+        let counted = lines.lines().filter_map(|line| line.strip_prefix("count ")).map(|n| n.parse::<u64>().unwrap());
+        let counted: Vec<u64> = counted.collect();
+        let first = counted[0];
+        assert!(counted.iter().copied().eq(first..first + counted.len() as u64), "{counted:?}");
+        assert!(lines.contains(header));
+    }
+    assert_eq!(home.starts().len(), 1);
+    let rotated = fs::read_to_string(home.path().join("logs/daemon.log.1")).unwrap();
+    assert!(rotated.contains("Ready.") && rotated.ends_with(&daemon_lines));
+    assert!(fs::read_to_string(&daemon_log).unwrap().contains("Temporal stopped."));
+}
+
+#[test]
 fn followed_logs_may_begin_before_the_log_exists() {
     let home = home();
     let mut follow = home.stigmer(["local", "logs", "--follow"]).spawn();

@@ -14,6 +14,7 @@
 //!     fail-first N               the first N starts exit with 1
 //!     say TEXT                   a line on stdout, with whatever else
 //!     print BYTES                so many bytes of lines on stdout
+//!     count                      lines `count N` on stdout as long as it runs
 //!     never-serve                answer NOT_SERVING
 //!     wait-to-listen             bind no port as long as this line is there
 //!     hang                       take health checks and answer nothing
@@ -82,6 +83,9 @@ fn serve(options: &[&str], arguments: &[String]) {
     }
     if let Some(bytes) = number("print") {
         print_bytes(bytes);
+    }
+    if behaviour("count").is_some() {
+        thread::spawn(count);
     }
     if before < number("fail-first").unwrap_or(0) {
         fail("failing as requested");
@@ -447,6 +451,13 @@ fn print_bytes(mut left: u64) {
             return;
         }
         left -= count as u64;
+    }
+}
+
+fn count() {
+    for number in 1_u64.. {
+        println!("count {number}");
+        thread::sleep(POLL / 10);
     }
 }
 
