@@ -101,7 +101,6 @@ fn encrypted(stream: TcpStream, config: Arc<ServerConfig>, shared: &Shared, at_a
     // A handshake begins with 22 (RFC 8446, 5.1).
     if first != [22] {
         let mut stream = &stream;
-        stream.write_all(&[21, 3, 3, 0, 2, 2, 10])?;
         let mut buffer = [0; 4096];
         loop {
             let count = stream.read(&mut buffer)?;
@@ -109,6 +108,8 @@ fn encrypted(stream: TcpStream, config: Arc<ServerConfig>, shared: &Shared, at_a
             if count == 0 {
                 return Ok(());
             }
+            // Not before what came is noted: then the other side goes away.
+            stream.write_all(&[21, 3, 3, 0, 2, 2, 10])?;
         }
     }
     let connection = ServerConnection::new(config).unwrap();
