@@ -77,6 +77,17 @@ fn a_backup_put_where_a_first_start_failed_is_what_is_served() {
 }
 
 #[test]
+fn a_temporal_at_another_address_has_the_time_it_needs_to_stop() {
+    let Some(tools) = tools() else { return };
+    let home = Home::new();
+    let mut daemon = start(&home, tools).args(["--ip", "127.0.0.9"]).spawn();
+    daemon.wait_for_stdout("Ready.\n");
+    home.stigmer(["local", "stop"]).run().success();
+    daemon.wait().success().stdout_lacks("Killing");
+    home.assert_quiet();
+}
+
+#[test]
 fn a_run_directory_that_is_removed_comes_back_and_one_temporal_with_it() {
     let Some(tools) = tools() else { return };
     let home = Home::new();
