@@ -41,6 +41,8 @@ pub struct State {
     pub external: Option<External>,
     /// Times that Temporal was started again after it failed.
     pub restarts: u64,
+    /// What a daemon that restarts Temporal waits for.
+    pub retry: Option<Retry>,
     /// Times that Temporal became ready.
     pub times_ready: u64,
     /// Unix time of the daemon's start, seconds.
@@ -70,6 +72,14 @@ pub struct External {
 pub struct Lost {
     /// Unix time, seconds.
     pub since: u64,
+    pub why: String,
+}
+
+/// When Temporal is to be started again, and why it was not before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retry {
+    /// Unix time, seconds.
+    pub at: u64,
     pub why: String,
 }
 
@@ -292,6 +302,8 @@ impl State {
         field("database", path(&self.database));
         field("place", self.place.clone());
         field("restarts", Some(self.restarts.to_string()));
+        field("retry_at", self.retry.as_ref().map(|retry| retry.at.to_string()));
+        field("retry_why", self.retry.as_ref().map(|retry| retry.why.clone()));
         field("times_ready", Some(self.times_ready.to_string()));
         field("started", Some(self.started.to_string()));
         for (name, value) in self.external.iter().flat_map(External::fields) {
@@ -333,6 +345,10 @@ impl State {
             place: owned("place"),
             external: External::parse(text),
             restarts: field("restarts")?.parse().ok()?,
+            retry: field("retry_at")
+                .and_then(|at| at.parse().ok())
+                .zip(owned("retry_why"))
+                .map(|(at, why)| Retry { at, why }),
             times_ready: field("times_ready")?.parse().ok()?,
             started: field("started")?.parse().ok()?,
         })
@@ -462,6 +478,7 @@ mod tests {
                 checks: 4,
             }),
             restarts: 2,
+            retry: Some(Retry { at: 8, why: "exit status 1".into() }),
             times_ready: 3,
             started: 1_795_405_845,
         }

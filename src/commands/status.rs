@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::external::{CHECK_LIMIT, CHECK_SIGNAL};
 use crate::health::{self, Health};
 use crate::home::Home;
-use crate::state::{Lost, Mode, Observed, Phase, Process, State};
+use crate::state::{Lost, Mode, Observed, Phase, Process, Retry, State};
 use crate::sys;
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -135,7 +135,10 @@ fn as_text(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
         },
         (Mode::Managed, Verdict::Ready) => "Temporal is running and ready".into(),
         (Mode::Managed, _) if state.phase == Phase::Ready => "Temporal is running, but does not answer".into(),
-        (Mode::Managed, _) => format!("Temporal is not ready: {}", state.phase.name()),
+        (Mode::Managed, _) => match &state.retry {
+            Some(retry) => format!("Temporal is not ready: {}; starting it again in {} s", retry.why, until(retry)),
+            None => format!("Temporal is not ready: {}", state.phase.name()),
+        },
     };
     let mut text = format!("{what}\n");
     let mut row = |name: &str, value: Option<String>| {
@@ -160,6 +163,10 @@ fn as_text(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
 
 fn lost(state: &State) -> Option<&Lost> {
     state.external.as_ref()?.lost.as_ref()
+}
+
+fn until(retry: &Retry) -> u64 {
+    retry.at.saturating_sub(unix_time())
 }
 
 fn uptime(state: &State) -> u64 {
@@ -195,12 +202,15 @@ fn as_json(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
         ("database", text(database.map(|path| path.display().to_string()))),
         ("log", text(is_managed.then(|| home.instance.log().display().to_string()))),
     ];
-    // Only of one that is lost: whatever else runs has nothing to say here.
+    // Only of one that is lost or waits: whatever else runs has nothing to say here.
     let lost = state
         .and_then(lost)
         .map(|lost| [("lost_seconds", age(lost.since).to_string()), ("lost_why", quote(&lost.why))]);
-    let fields: Vec<String> =
-        fields.iter().chain(lost.iter().flatten()).map(|(name, value)| format!("\"{name}\":{value}")).collect();
+    let retry = state
+        .and_then(|state| state.retry.as_ref())
+        .map(|retry| [("retry_seconds", until(retry).to_string()), ("retry_why", quote(&retry.why))]);
+    let fields = fields.iter().chain(lost.iter().flatten()).chain(retry.iter().flatten());
+    let fields: Vec<String> = fields.map(|(name, value)| format!("\"{name}\":{value}")).collect();
     format!("{{{}}}\n", fields.join(","))
 }
 

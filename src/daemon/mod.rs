@@ -141,6 +141,7 @@ fn new_state(request: &Request<'_>) -> State {
         place: state::place(&request.context.home.instance),
         external: None,
         restarts: 0,
+        retry: None,
         times_ready: 0,
         started: unix_time(),
     }

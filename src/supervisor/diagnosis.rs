@@ -8,7 +8,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::Supervisor;
-use super::restart::MAX_FAILURES;
+use super::restart::Prospect;
 use super::server::in_words;
 use crate::error::Error;
 use crate::log_file;
@@ -25,6 +25,8 @@ pub enum Fault {
     TimedOut,
     /// It lives, but what answers on its port is another program.
     PortOfAnother,
+    /// It served, and answers no more.
+    Hung,
 }
 
 impl Fault {
@@ -33,6 +35,7 @@ impl Fault {
             Fault::NotSpawned(error) => error.message().into(),
             Fault::Ended(status) => in_words(*status),
             Fault::TimedOut => "not serving in time".into(),
+            Fault::Hung => "not answering health checks".into(),
             Fault::PortOfAnother => "another program answers on its port".into(),
         }
     }
@@ -45,6 +48,17 @@ pub enum Cause {
     NotADatabase,
     DatabaseNotWritable,
     WrongArgument,
+}
+
+impl Cause {
+    fn in_words(self) -> &'static str {
+        match self {
+            Cause::PortTaken => "another program has its port",
+            Cause::NotADatabase => "its database cannot be used",
+            Cause::DatabaseNotWritable => "its database cannot be written to",
+            Cause::WrongArgument => "it does not know an argument",
+        }
+    }
 }
 
 /// What the log says for each cause (Temporal CLI 1.9.1, SQLite, Go's flags);
@@ -86,6 +100,7 @@ impl Evidence {
                 format!("another program answers at {}, not the Temporal of this home", self.address)
             }
             Fault::TimedOut => format!("it did not serve within {} s", ready_timeout.as_secs()),
+            Fault::Hung => "it no longer answered".into(),
         };
         self.explain(Error::new(format!("cannot start Temporal: {why}")), Some(&fault))
     }
@@ -107,9 +122,26 @@ impl Supervisor<'_> {
         self.evidence().cannot_start(fault, self.plan.config.ready_timeout.value)
     }
 
-    pub(super) fn gave_up(&self, what: &str) -> Error {
-        let text = format!("cannot keep Temporal running: it failed {MAX_FAILURES} times, the last with {what}");
-        self.evidence().explain(Error::new(text), None)
+    /// What happened to a server that is to be started again.
+    pub(super) fn in_words(&self, fault: &Fault) -> String {
+        match (fault, self.cause(fault)) {
+            (Fault::Ended(status), Some(cause)) => format!("{}: {}", in_words(*status), cause.in_words()),
+            _ => fault.in_words(),
+        }
+    }
+
+    /// Whether another attempt may fare better than this one.
+    pub(super) fn prospect(&self, fault: &Fault) -> Prospect {
+        match (fault, self.cause(fault)) {
+            (_, Some(Cause::NotADatabase | Cause::WrongArgument)) => Prospect::Hopeless,
+            (Fault::NotSpawned(_), _) if !self.plan.installed.executable.exists() => Prospect::Doubtful,
+            _ => Prospect::MayPass,
+        }
+    }
+
+    /// What the log says of a server that ended.
+    pub(super) fn cause(&self, fault: &Fault) -> Option<Cause> {
+        matches!(fault, Fault::Ended(_)).then(|| cause(&self.log_tail())).flatten()
     }
 
     fn evidence(&self) -> Evidence {

@@ -31,17 +31,17 @@ use self::diagnosis::{Cause, Fault};
 pub use self::ephemeral::Ephemeral;
 pub use self::ports::{Endpoints, check as check_ports};
 use self::readiness::Pulse;
-use self::restart::{Decision, History};
-use self::server::{Server, in_words};
+use self::restart::{History, Prospect};
+use self::server::Server;
 use crate::clock::{after, unix_time, utc};
 use crate::config::Managed;
 use crate::database::{Database, Making};
-use crate::error::Result;
+use crate::error::{Result, one_line};
 use crate::events::{Event, Events, Halt};
 use crate::home::Home;
 use crate::install::Installed;
 use crate::log_file;
-use crate::state::{Lifetime, Phase, Process};
+use crate::state::{Lifetime, Phase, Process, Retry};
 use crate::tenure::Tenure;
 use crate::terminal::{Mark, Terminal};
 
@@ -149,12 +149,12 @@ impl<'a> Supervisor<'a> {
                     self.stop(STOP_GRACE)?;
                     self.start_again()?;
                 }
-                Watched::Ended(status) => self.recover(in_words(status))?,
+                Watched::Ended(status) => self.recover(Fault::Ended(status))?,
                 Watched::Hung => {
                     self.terminal.line(Mark::Warning, "Temporal no longer answers; stopping it.");
                     self.publish(Phase::Restarting);
                     self.stop(HUNG_GRACE)?;
-                    self.recover("not answering health checks".into())?;
+                    self.recover(Fault::Hung)?;
                 }
             }
         }
@@ -189,7 +189,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn is_port_taken(&self, fault: &Fault) -> bool {
-        matches!(fault, Fault::Ended(_)) && diagnosis::cause(&self.log_tail()) == Some(Cause::PortTaken)
+        self.cause(fault) == Some(Cause::PortTaken)
     }
 
     /// Spawns a server and waits until it serves.
@@ -269,36 +269,53 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Starts again after an unexpected end, as often as the policy allows.
-    fn recover(&mut self, mut what: String) -> Result<(), Halt> {
+    fn recover(&mut self, mut fault: Fault) -> Result<(), Halt> {
         loop {
             let served = self.serving_since.take().map(|since| since.elapsed());
-            let delay = match self.history.ended(served) {
-                Decision::After(delay) => delay,
-                Decision::GiveUp => return Err(self.gave_up(&what).into()),
+            let (prospect, why) = match served {
+                // Its log need not be read before it is back.
+                Some(_) => (Prospect::MayPass, fault.in_words()),
+                None if self.move_database_aside(&fault)? => (Prospect::MayPass, fault.in_words()),
+                None => (self.prospect(&fault), self.in_words(&fault)),
             };
-            let when = match delay {
-                Duration::ZERO => "at once".into(),
-                delay => format!("in {} s", delay.as_secs_f64()),
+            let Some(delay) = self.history.ended(Instant::now(), served, prospect) else {
+                return Err(self.cannot_start(fault).into());
             };
-            self.terminal.line(Mark::Warning, &format!("Temporal ended unexpectedly ({what}); restarting {when}."));
-            self.tenure.state.restarts += 1;
-            self.tenure.state.temporal = None;
-            // Spawning comes first where there is nothing to wait for.
-            if !delay.is_zero() {
-                self.publish(Phase::Restarting);
-            }
-            self.sleep(delay)?;
+            self.wait_to_restart(&why, delay)?;
             match self.start(Phase::Restarting)? {
                 Started::Serving => {
                     self.announce_ready_again();
                     return Ok(());
                 }
-                Started::Failed(fault) => {
-                    self.move_database_aside(&fault)?;
-                    what = fault.in_words();
-                }
+                Started::Failed(next) => fault = next,
             }
         }
+    }
+
+    /// Says what comes next, here and to whoever asks meanwhile, and sleeps
+    /// until then. A restart that is asked for is made at once.
+    fn wait_to_restart(&mut self, why: &str, delay: Duration) -> Result<(), Halt> {
+        let when = match delay {
+            Duration::ZERO => "at once".into(),
+            delay => format!("in {} s", delay.as_secs_f64()),
+        };
+        self.terminal.line(Mark::Warning, &format!("Temporal ended unexpectedly ({why}); restarting {when}."));
+        self.tenure.state.restarts += 1;
+        self.tenure.state.temporal = None;
+        // Spawning comes first where there is nothing to wait for.
+        if delay.is_zero() {
+            return Ok(());
+        }
+        self.tenure.state.retry = Some(Retry { at: unix_time() + delay.as_secs(), why: one_line(why) });
+        self.publish(Phase::Restarting);
+        let deadline = after(delay);
+        while !matches!(self.wait(Some(deadline))?, Event::Deadline | Event::Restart) {}
+        if self.tenure.is_unused() {
+            return Err(Halt::StopRequested);
+        }
+        self.tenure.keep(self.terminal)?;
+        self.tenure.state.retry = None;
+        Ok(())
     }
 
     /// Starts again because it was asked for.
@@ -309,7 +326,7 @@ impl<'a> Supervisor<'a> {
                 self.announce_ready_again();
                 Ok(())
             }
-            Started::Failed(fault) => self.recover(fault.in_words()),
+            Started::Failed(fault) => self.recover(fault),
         }
     }
 
@@ -327,13 +344,6 @@ impl<'a> Supervisor<'a> {
             self.publish(self.tenure.state.phase);
         }
         Ok(event)
-    }
-
-    /// Sleeps for `delay`, whatever happens but a request to stop.
-    fn sleep(&mut self, delay: Duration) -> Result<(), Halt> {
-        let deadline = after(delay);
-        while self.wait(Some(deadline))? != Event::Deadline {}
-        Ok(())
     }
 
     fn pid(&self) -> Option<u32> {
@@ -396,7 +406,7 @@ impl<'a> Supervisor<'a> {
     /// yet; returns whether it did.
     fn move_database_aside(&mut self, fault: &Fault) -> Result<bool> {
         let (Some(database), Fault::Ended(status)) = (&self.plan.database, fault) else { return Ok(false) };
-        let is_named = diagnosis::cause(&self.log_tail()) == Some(Cause::NotADatabase);
+        let is_named = self.cause(fault) == Some(Cause::NotADatabase);
         let is_suspect = match database.making() {
             Making::Unfinished => is_named || status.signal().is_some(),
             Making::Unknown => is_named,
@@ -423,6 +433,7 @@ impl<'a> Supervisor<'a> {
 
     fn publish(&mut self, phase: Phase) {
         self.tenure.state.phase = phase;
+        self.tenure.state.retry = self.tenure.state.retry.take().filter(|_| phase == Phase::Restarting);
         self.tenure.publish(self.terminal);
     }
 }

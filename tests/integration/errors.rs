@@ -624,10 +624,10 @@ fn daemon_cases() -> Vec<Case> {
             lock.lock().unwrap();
             start_stand_in(home, &["--ready-timeout", "1"]).run().into()
         }),
-        case("five failures in a row", 1, &["5 times", "exit status 4"], |home| {
+        case("a failure that cannot pass", 1, &["exit status 4", "file is not a database"], |home| {
             let mut start = start_stand_in(home, &[]).spawn();
             start.wait_for_stdout("Ready.");
-            home.behave("exit-before-serving 4\nsay why it did");
+            home.behave("exit-before-serving 4\nsay file is not a database (26)");
             home.crash("1");
             start.wait().into()
         }),
