@@ -23,7 +23,7 @@ export VERSION STATIC REPOSITORY MAINTAINER SOURCE_DATE_EPOCH
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run test test-hermetic test-full fuzz picture bench lint static stage dist deb wheel npm packages \
+.PHONY: help build run test test-hermetic test-full fuzz picture bench endure lint static stage dist deb wheel npm packages \
   formula pin mirror install uninstall ci clean
 
 help: ## show this help
@@ -59,6 +59,9 @@ test-full: test-hermetic ## run all tests, the fault runs at full length (about 
 
 bench: build ## measure against the alternatives; writes target/bench.md
 	python3 tests/bench/bench.py --build
+
+endure: build ## two hours of trouble for one daemon (MINUTES=120)
+	python3 -B tests/bench/endure.py --minutes $(or $(MINUTES),120)
 
 lint: ## check formatting and run clippy
 	cargo fmt --check
