@@ -16,6 +16,7 @@ use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
 use crate::error::{Error, Result};
+use crate::notify::Watchdog;
 use crate::sys::{self, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 /// Asks a daemon to restart Temporal.
@@ -51,6 +52,8 @@ pub struct Events {
     wake_up: UnixStream,
     stop: Arc<AtomicBool>,
     others: [(Arc<AtomicBool>, Event); 3],
+    /// Of the service manager, from when this service is ready.
+    pub watchdog: Option<Watchdog>,
 }
 
 impl Events {
@@ -60,7 +63,7 @@ impl Events {
         let (wake_up, sender) = UnixStream::pair().map_err(failed)?;
         wake_up.set_nonblocking(true).map_err(failed)?;
         let others = [Event::Child, Event::Restart, Event::Keep].map(|event| (Arc::default(), event));
-        let events = Events { wake_up, stop: Arc::default(), others };
+        let events = Events { wake_up, stop: Arc::default(), others, watchdog: None };
         let [child, restart, keep] = &events.others;
         let mut signals = vec![
             (SIGTERM, &events.stop),
@@ -84,6 +87,7 @@ impl Events {
     /// Sleeps until something happens, or `deadline` comes.
     pub fn wait(&mut self, deadline: Option<Instant>) -> Result<Event, Halt> {
         loop {
+            let wake_up = self.watchdog.as_mut().map_or(deadline, |watchdog| Some(watchdog.ping(deadline)));
             // Drained before the flags are looked at: a signal after that
             // wakes the next poll.
             let mut drain = [0; 64];
@@ -97,7 +101,7 @@ impl Events {
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Ok(Event::Deadline);
             }
-            sys::wait(self.wake_up.as_fd(), None, deadline);
+            sys::wait(self.wake_up.as_fd(), None, wake_up);
         }
     }
 

@@ -30,6 +30,7 @@
 //!    │     turn          one process at a time
 //!    ├── namespaces    made what they were asked to be
 //!    ├── tenure        what it holds of the home, put back when it is taken away
+//!    ├── notify        a service manager knows
 //!    ├── database      one server for each, none broken for good
 //!    └── supervisor/   Plan ──> Supervisor::run: start, watch, stop, start again
 //!          server        spawn, signal, reap
@@ -55,7 +56,7 @@
 //!  database  install  namespaces  tenure
 //!  config  health  state  log_file
 //!  cli  release  lock  events  grpc
-//!  certificates  cryptography  home  digest  own_file  terminal
+//!  certificates  cryptography  home  digest  notify  own_file  terminal
 //!  ownership
 //!  error
 //!  sys
@@ -88,6 +89,7 @@ mod install;
 mod lock;
 mod log_file;
 mod namespaces;
+mod notify;
 mod own_file;
 mod ownership;
 mod pinned;

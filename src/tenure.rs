@@ -8,13 +8,18 @@
 use std::mem::{self, ManuallyDrop};
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_line};
 use crate::home::Home;
 use crate::lock::{Lock, Shares};
 use crate::log_file;
-use crate::state::{self, Lifetime, State};
+use crate::notify::{Notifier, Watchdog};
+use crate::state::{self, Lifetime, Mode, Phase, State};
 use crate::sys;
 use crate::terminal::{Mark, Terminal};
+
+/// No less than the longest `--ready-timeout`. Each wait has an end of its own;
+/// an earlier one would have a slow download begin anew, again and again.
+const PATIENCE: &str = "EXTEND_TIMEOUT_USEC=90000000000";
 
 pub struct Tenure {
     home: Home,
@@ -25,15 +30,17 @@ pub struct Tenure {
     shares: Option<Shares>,
     /// The home's directory.
     root: Option<String>,
+    /// Who started the daemon as a service, if somebody did.
+    notifier: Notifier,
     pub state: State,
 }
 
 impl Tenure {
-    pub fn begin(home: &Home, lock: Lock, state: State) -> Tenure {
+    pub fn begin(home: &Home, lock: Lock, state: State, notifier: Notifier) -> Tenure {
         lock.sign();
         let root = sys::identity(home.root()).ok();
         let shares = Shares::open(home.instance.users_lock()).ok();
-        Tenure { home: home.clone(), lock: ManuallyDrop::new(lock), shares, root, state }
+        Tenure { home: home.clone(), lock: ManuallyDrop::new(lock), shares, root, notifier, state }
     }
 
     /// Whether every `run` for which this daemon was started is gone without
@@ -42,11 +49,17 @@ impl Tenure {
         self.state.lifetime == Lifetime::Shared && self.shares.as_ref().is_some_and(Shares::close_if_unused)
     }
 
-    /// Reports to the other commands, unless the place is no longer ours.
+    /// Reports to the other commands, unless the place is no longer ours, and
+    /// to the service manager: whoever hears of it from there finds it here.
     pub fn publish(&mut self, terminal: &mut Terminal) {
         if self.holds_its_lock() {
             self.state.publish(&self.home.instance.state(), terminal);
         }
+        self.notifier.send(&notice(&self.state));
+    }
+
+    pub fn watchdog(&self) -> Option<Watchdog> {
+        self.notifier.watchdog()
     }
 
     /// An error when the home is no longer the directory in which this began.
@@ -103,4 +116,31 @@ impl Tenure {
         }
         Ok(())
     }
+}
+
+/// What a service manager is told of `state`.
+fn notice(state: &State) -> String {
+    let address = &state.address;
+    let (what, status) = match (state.phase, &state.external) {
+        (Phase::Installing, _) => (PATIENCE.into(), "installing Temporal".into()),
+        (Phase::Starting, _) if state.mode == Mode::External => {
+            (PATIENCE.into(), format!("asking external Temporal {address}"))
+        }
+        (Phase::Starting, _) => (PATIENCE.into(), "starting Temporal".into()),
+        (Phase::Ready, None) => {
+            let ui = state.ui_url.as_ref().map_or(String::new(), |url| format!(", its UI at {url}"));
+            ("READY=1".into(), format!("Temporal serves at {address}{ui}"))
+        }
+        (Phase::Ready, Some(external)) => {
+            let lost = external.lost.as_ref().map(|lost| format!("external Temporal {address} is lost: {}", lost.why));
+            ("READY=1".into(), lost.unwrap_or_else(|| format!("external Temporal {address} is serving")))
+        }
+        (Phase::Restarting, _) => {
+            let what = format!("RELOADING=1\nMONOTONIC_USEC={}", sys::monotonic_microseconds());
+            (what, "restarting Temporal".into())
+        }
+        (Phase::Stopping, _) => ("STOPPING=1".into(), "stopping Temporal".into()),
+    };
+    // A line of somebody else's would be another message.
+    format!("{what}\nSTATUS={}", one_line(&status))
 }

@@ -4,6 +4,7 @@ use super::{context, use_running};
 use crate::cli::{Action, CommandSpec, EXTERNAL_OPTIONS, OptionSpec, SERVER_OPTIONS, Typed, switch};
 use crate::daemon::{self, Request, Served};
 use crate::error::Result;
+use crate::notify::Notifier;
 use crate::state::{Lifetime, Mode, State};
 use crate::terminal::{Mark, Stream, Terminal};
 
@@ -41,7 +42,8 @@ fn start(typed: &Typed) -> Result<u8> {
     if typed.options.has(&DETACH) {
         return daemon::detach(&request, terminal, &already_running).map(|_| 0);
     }
-    match daemon::serve(&request, &mut terminal, &mut |_| {})? {
+    let notifier = Notifier::new(context.variable);
+    match daemon::serve(&request, notifier, &mut terminal, &mut |_| {})? {
         Served::Stopped => {}
         Served::AlreadyRunning(state) => already_running(&state, &mut terminal)?,
     }

@@ -9,6 +9,7 @@ use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use super::{Request, Served, serve};
 use crate::error::{Error, Result};
 use crate::log_file;
+use crate::notify::Notifier;
 use crate::release;
 use crate::state::State;
 use crate::sys::{self, Fork, Forwarder, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -91,7 +92,8 @@ fn serve_detached(
         let copy = || log.try_clone().map_err(|cause| Error::io("open", "the daemon's log", &cause));
         terminal.also_to(copy()?);
         let streams = copy()?;
-        serve(request, terminal, &mut |terminal| {
+        // A service manager would wait for the process that it started.
+        serve(request, Notifier::default(), terminal, &mut |terminal| {
             // The terminal is released before its user reads that it is ready.
             if let Ok(null) = File::open("/dev/null") {
                 let _ = sys::redirect_standard_streams(&null, &streams);

@@ -22,6 +22,7 @@ use crate::events::{Events, Halt};
 use crate::external;
 use crate::home::{Home, Instance};
 use crate::install::{self, Found};
+use crate::notify::Notifier;
 use crate::state::{self, Lifetime, Mode, Observed, Phase, Process, State, check_hears};
 use crate::supervisor::{self, Endpoints, Plan, STOP_GRACE, Supervisor, orphan};
 use crate::sys::{self, SIGTERM};
@@ -79,9 +80,10 @@ pub enum Served {
 }
 
 /// Becomes the daemon of this home and serves until it is stopped; or finds,
-/// or waits for, the one that is there.
+/// or waits for, the one that is there. What becomes of it is for `notifier`, too.
 pub fn serve(
     request: &Request<'_>,
+    notifier: Notifier,
     terminal: &mut Terminal,
     on_ready: &mut dyn FnMut(&mut Terminal),
 ) -> Result<Served> {
@@ -97,7 +99,7 @@ pub fn serve(
         Occupancy::Ready(state) => return Ok(Served::AlreadyRunning(state)),
     };
     let left = State::left_in(&home.instance);
-    let tenure = &mut Tenure::begin(home, lock, new_state(request));
+    let tenure = &mut Tenure::begin(home, lock, new_state(request), notifier);
     terminal.line(Mark::Info, "Stigmer Local Daemon starting...");
     if let Some(left) = &left {
         orphan::stop(left, terminal)?;
@@ -210,8 +212,12 @@ fn serve_external(
     tenure.publish(terminal);
     terminal.line(Mark::Done, "Stigmer Daemon Ready.");
     on_ready(terminal);
+    events.watchdog = tenure.watchdog();
     let probe = external::probe(&config.connection, context.variable);
-    Err(external::watch(&probe, tenure, &mut events, terminal))
+    let halt = external::watch(&probe, tenure, &mut events, terminal);
+    tenure.state.phase = Phase::Stopping;
+    tenure.publish(terminal);
+    Err(halt)
 }
 
 /// For a stop that takes its time.

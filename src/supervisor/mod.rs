@@ -141,6 +141,7 @@ impl<'a> Supervisor<'a> {
         }
         self.terminal.line(Mark::Done, "Stigmer Daemon Ready.");
         on_ready(self.terminal);
+        self.events.watchdog = self.tenure.watchdog();
         loop {
             match self.watch()? {
                 Watched::RestartRequested => {

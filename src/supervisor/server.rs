@@ -12,9 +12,9 @@ use super::Plan;
 use super::program::Program;
 use crate::config::DatabaseChoice;
 use crate::database::Database;
-use crate::environment;
 use crate::error::{Error, Result, reason};
 use crate::sys::{self, SIGCONT, SIGKILL, SIGTERM};
+use crate::{environment, notify};
 
 /// How SQLite is to keep the database. Measured with 300 small workflows, 40 in
 /// flight: with Temporal's defaults, a rollback journal that is synced at each
@@ -119,6 +119,9 @@ fn command(plan: &Plan<'_>, program: &Path) -> Command {
     }
     // A TEMPORAL_ENV that is not in the user's file ends even a server.
     for name in environment::foreign(&std::env::vars_os().collect::<Vec<_>>()) {
+        command.env_remove(name);
+    }
+    for name in notify::VARIABLES {
         command.env_remove(name);
     }
     // Without one, in a container with no /etc/passwd, Temporal 1.9.1 ends

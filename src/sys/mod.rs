@@ -7,6 +7,7 @@
 mod files;
 mod listeners;
 mod locks;
+mod notices;
 mod processes;
 mod signals;
 mod streams;
@@ -14,6 +15,7 @@ mod streams;
 pub use self::files::{can_map_shared, free_space, identity, identity_of, start_writeback};
 pub use self::listeners::listens;
 pub use self::locks::{Signer, sign, signer};
+pub use self::notices::{abstract_address, monotonic_microseconds};
 pub use self::processes::{
     Fork, birth, close_all_but, detach_from_terminal, effective_user, executable, exit_code, fork, has_ended, is_alive,
     is_group_stopped, is_of_another_user, is_stopped, is_suspended, mask_arguments, prepare_server,

@@ -21,3 +21,4 @@ mod namespaces;
 mod never;
 mod readme;
 mod run;
+mod service;
