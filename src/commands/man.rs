@@ -21,9 +21,13 @@ Examples:
 };
 
 /// Variables that are no option's; those of options come from the table.
-const ENVIRONMENT: [(&str, &str); 3] = [
+const ENVIRONMENT: [(&str, &str); 4] = [
     ("HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY", "the proxy to download through, and the hosts that need none"),
     ("SSL_CERT_FILE", "certificates to trust besides the built-in ones"),
+    (
+        "NOTIFY_SOCKET, WATCHDOG_USEC",
+        "the service manager that 'start' tells what it is doing, and how often that wants to hear from it",
+    ),
     ("NO_COLOR", "no colour, and no download line redrawn in place"),
 ];
 

@@ -67,13 +67,15 @@ const COMMANDS: [Row; 17] = [
 
 /// Ways to install what CI makes, and the script of CI that goes each; nothing
 /// here has a Homebrew.
-const INSTALLED_BY_CI: [(&str, &str); 6] = [
+const INSTALLED_BY_CI: [(&str, &str); 8] = [
     ("sh install.sh", ".ci/roots"),
     ("sudo dpkg -i stigmer_*_amd64.deb", ".ci/roots"),
     ("pip install stigmer-*_x86_64.whl", ".ci/roots"),
     ("npm install --offline ./stigmer-*.tgz", ".ci/roots"),
     ("brew install ./stigmer.rb", ""),
     ("cargo install --path .", ".ci/crate"),
+    ("systemctl --user enable --now stigmer", ".ci/service"),
+    ("sudo systemctl enable --now stigmer", ".ci/service"),
 ];
 
 fn use_the_environment_in_a_shell(desk: &Desk, line: &str) {
