@@ -137,7 +137,8 @@ fn notice(state: &State) -> String {
         }
         (Phase::Restarting, _) => {
             let what = format!("RELOADING=1\nMONOTONIC_USEC={}", sys::monotonic_microseconds());
-            (what, "restarting Temporal".into())
+            let waits = state.retry.as_ref().map(|retry| format!("waiting to restart Temporal: {}", retry.why));
+            (what, waits.unwrap_or_else(|| "restarting Temporal".into()))
         }
         (Phase::Stopping, _) => ("STOPPING=1".into(), "stopping Temporal".into()),
     };

@@ -148,14 +148,20 @@ fn a_restart_asked_for_or_not_is_a_reload_from_then_to_ready_again() {
     manager.wait_for("READY=1");
     for asked in [true, false] {
         let before = monotonic();
-        match asked {
-            true => drop(home.stigmer(["local", "restart"]).run().success()),
-            false => home.crash("3"),
-        }
+        let expected = match asked {
+            true => {
+                home.stigmer(["local", "restart"]).run().success();
+                "STATUS=restarting Temporal"
+            }
+            false => {
+                home.crash("3");
+                "STATUS=waiting to restart Temporal: exit status 3"
+            }
+        };
         let reload = manager.next();
         let (when, status) = reload.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap().split_once('\n').unwrap();
         assert!((before..=monotonic()).contains(&when.parse().unwrap()), "{reload}");
-        assert_eq!(status, "STATUS=restarting Temporal");
+        assert_eq!(status, expected);
         manager.wait_for(&serves(&home));
     }
     start.signal(libc::SIGTERM);
