@@ -12,9 +12,12 @@ pub static COMMAND: CommandSpec = CommandSpec {
     usage: "bash|zsh|fish",
     operands: Operands::OneOf("shell", SHELLS),
     notes: "\
+Each of these sets completions up for new shells; fish takes two lines.
+
 Examples:
-  stigmer completions bash > ~/.local/share/bash-completion/completions/stigmer
-  stigmer completions zsh > \"${fpath[1]}/_stigmer\"
+  echo 'eval \"$(stigmer completions bash)\"' >> ~/.bashrc
+  echo 'eval \"$(stigmer completions zsh)\"' >> ~/.zshrc
+  mkdir -p ~/.config/fish/completions
   stigmer completions fish > ~/.config/fish/completions/stigmer.fish
 ",
     action: Action::Run(completions),
@@ -47,38 +50,56 @@ fn flags(option: &OptionSpec) -> Vec<String> {
 /// `stigmer local temporal`: a Tab must install nothing.
 const TEMPORAL_CLI: &str = "\"${STIGMER_TEMPORAL_BIN:-${STIGMER_HOME:-$HOME/.stigmer}/bin/temporal}\"";
 
+/// Where it offers nothing, bash completes names of files, as it does for a
+/// command that it does not know: directories without a space behind them,
+/// `~`, quotes. Where no file is wanted that is turned off (`compopt`, which
+/// bash 3.2 lacks).
 fn bash() -> String {
     let cases: String = leaves().map(bash_case).collect();
     format!(
         r#"# bash completion for stigmer
 _stigmer() {{
-  local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} command= word words
-  if [[ $COMP_CWORD -gt 2 && "${{COMP_WORDS[*]:1:2}}" == "local temporal" ]]; then
+  local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} words= word= i=3
+  local typed="${{COMP_WORDS[*]:1:COMP_CWORD-1}} "
+  # To bash, --option=value is three words.
+  if [[ $cur == = ]]; then cur=; elif [[ $prev == = ]]; then prev=${{COMP_WORDS[COMP_CWORD-2]}}; fi
+  COMPREPLY=()
+  if [[ $typed == "local temporal "* ]]; then
     words=$({TEMPORAL_CLI} __complete "${{COMP_WORDS[@]:3:COMP_CWORD-2}}" 2>/dev/null | sed '/^:/d' | cut -f 1)
     COMPREPLY=($(compgen -W "$words" -- "$cur"))
     return
   fi
+  if [[ $typed == "local run "* ]]; then
+    for (( ; i < COMP_CWORD; i++ )); do
+      case ${{COMP_WORDS[i]}} in
+        --) (( i++ )); word=program; break ;;
+        {paths}|{values}) [[ ${{COMP_WORDS[i+1]}} != = ]] || (( i++ )); (( i++ )) ;;
+        -*) ;;
+        *) word=program; break ;;
+      esac
+    done
+    if [[ -n $word || ($i -eq $COMP_CWORD && $cur == [!-]*) ]]; then
+      for word in _comp_command_offset _command_offset; do
+        ! declare -F $word > /dev/null || {{ $word $i; return; }}
+      done
+      [[ $i -lt $COMP_CWORD || $cur == */* ]] || COMPREPLY=($(compgen -c -- "$cur"))
+      return
+    fi
+  fi
   case $prev in
-    {paths}) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+    {paths}) return ;;
+  esac
+  compopt +o default 2> /dev/null
+  case $prev in
     {values}) return ;;
   esac
-  for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
-    case $word in
-      --) COMPREPLY=($(compgen -c -f -- "$cur")); return ;;
-      -*) ;;
-      *) case $command in
-           ''|local) command="${{command:+$command }}$word" ;;
-         esac ;;
-    esac
-  done
-  case $command in
-    '') words="{top} help --help --version" ;;
-    local) words="{local} --help" ;;
-{cases}    *) words= ;;
-  esac
+  case $typed in
+    ' ') words="{top} help --help --version" ;;
+    'local ') words="{local} --help" ;;
+{cases}  esac
   COMPREPLY=($(compgen -W "$words" -- "$cur"))
 }}
-complete -F _stigmer stigmer
+complete -o default -F _stigmer stigmer
 "#,
         paths = bash_flags(|option| option.is_path),
         values = bash_flags(|option| option.value.is_some() && !option.is_path),
@@ -94,8 +115,8 @@ fn bash_case(command: &CommandSpec) -> String {
     if let Operands::OneOf(_, choices) = command.operands {
         words.push(choices.join(" "));
     }
-    let path = &command.path["stigmer ".len()..].replace(' ', "\\ ");
-    format!("    {path}) words=\"{}\" ;;\n", words.join(" "))
+    let path = &command.path["stigmer ".len()..];
+    format!("    '{path} '*) words=\"{}\" ;;\n", words.join(" "))
 }
 
 /// All flags of the options that `is_wanted`, each once, as a pattern.
@@ -117,16 +138,16 @@ fn zsh() -> String {
     format!(
         r#"#compdef stigmer
 _stigmer() {{
-  local -a commands
+  local -a found
   local word
   if (( CURRENT == 2 )); then
-    commands=({top} 'help:show help')
-    _describe command commands
+    found=({top} 'help:show help')
+    _describe command found
     return
   fi
   if [[ $words[2] == local ]] && (( CURRENT == 3 )); then
-    commands=({local})
-    _describe command commands
+    found=({local})
+    _describe command found
     return
   fi
   if [[ $words[2] == local ]]; then
@@ -141,7 +162,12 @@ _stigmer() {{
   case $word in
 {cases}  esac
 }}
-if [[ $funcstack[1] == _stigmer ]]; then _stigmer "$@"; else compdef _stigmer stigmer; fi
+if [[ $funcstack[1] == _stigmer ]]; then
+  _stigmer "$@"
+else
+  (( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit -i; }}
+  compdef _stigmer stigmer
+fi
 "#,
         top = described(TOP.subcommands()),
         local = described(LOCAL.subcommands()),
@@ -153,7 +179,10 @@ fn zsh_case(command: &CommandSpec) -> String {
     if let Operands::PassedOn = command.operands {
         return zsh_case_of_temporal(command.word());
     }
-    let mut case = format!("    {})\n      _arguments -s", command.word());
+    let is_program = matches!(command.operands, Operands::Program);
+    // The options of a program are not ours.
+    let ends_options = if is_program { " -S -A '-*'" } else { "" };
+    let mut case = format!("    {})\n      _arguments -s{ends_options}", command.word());
     for option in command.options() {
         let value = match (option.value, option.is_path) {
             (None, _) => String::new(),
@@ -169,18 +198,22 @@ fn zsh_case(command: &CommandSpec) -> String {
     case.push_str(" \\\n        '--help[show this help]'");
     match command.operands {
         Operands::None | Operands::PassedOn => {}
-        Operands::Program => case.push_str(" \\\n        '*::command:_normal'"),
+        Operands::Program => case.push_str(ZSH_PROGRAM),
         Operands::OneOf(what, choices) => case.push_str(&format!(" \\\n        '1:{what}:({})'", choices.join(" "))),
     }
     case.push_str(" ;;\n");
     case
 }
 
+/// A program and its own words. A `--` right behind `run` is among them.
+const ZSH_PROGRAM: &str = " \\
+        '(-)1:command: _command_names -e' \\
+        '*::argument:{ [[ $words[1] != -- ]] || { shift words; (( CURRENT-- )); }; _normal; }'";
+
 /// The words that the installed CLI offers, each with its meaning.
 fn zsh_case_of_temporal(word: &str) -> String {
     format!(
         r#"    {word})
-      local -a found
       found=(${{(f)"$({TEMPORAL_CLI} __complete "${{(@)words[2,CURRENT]}}" 2>/dev/null)"}})
       found=("${{(@)found:#:*}}")
       found=("${{(@)found//:/\:}}")
@@ -192,11 +225,42 @@ fn zsh_case_of_temporal(word: &str) -> String {
 
 /// Text inside a single-quoted specification of `_arguments`.
 fn zsh_quote(text: &str) -> String {
-    text.replace('\'', "").replace('[', "\\[").replace(']', "\\]").replace(':', "\\:")
+    text.replace('\'', "'\\''").replace('[', "\\[").replace(']', "\\]").replace(':', "\\:")
 }
 
-/// The words that the installed CLI offers.
-const FISH_TEMPORAL: &str = r#"function __stigmer_temporal
+/// `__stigmer_in` says whether what is typed still belongs to this command;
+/// `__stigmer_program` offers what the program that `run` is to run offers, and
+/// `__stigmer_temporal` the words of the installed CLI.
+const FISH_FUNCTIONS: &str = r#"function __stigmer_in
+  set -l words (commandline -opc)
+  string match -q -- "$argv *" "$words[2..-1] "; and not __stigmer_words > /dev/null
+end
+function __stigmer_words
+  set -l words (commandline -opc)
+  test "$words[2..3]" = "local run"; or return 1
+  set words $words[4..-1]
+  while set -q words[1]
+    switch $words[1]
+      case --
+        set -q words[2]; and printf '%s\n' $words[2..-1]
+        return 0
+      case $__stigmer_values
+        set words $words[3..-1]
+      case '-*'
+        set words $words[2..-1]
+      case '*'
+        printf '%s\n' $words
+        return 0
+    end
+  end
+  not string match -q -- '-*' (commandline -ct)
+end
+function __stigmer_program
+  set -l words (__stigmer_words); or return
+  set -q words[1]; and set words (string escape -- $words)
+  complete -C "$words "(commandline -ct)
+end
+function __stigmer_temporal
   set -l home $STIGMER_HOME
   test -n "$home"; or set home $HOME/.stigmer
   set -l cli $STIGMER_TEMPORAL_BIN
@@ -208,25 +272,26 @@ end
 
 fn fish() -> String {
     let quote = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
-    let mut text = String::from("# fish completion for stigmer\ncomplete -c stigmer -f\n");
-    let mut add = |condition: String, rest: String| {
-        text.push_str(&format!("complete -c stigmer -n {} {rest}\n", quote(&condition)));
+    let values = bash_flags(|option| option.value.is_some()).replace('|', " ");
+    let mut text = format!("# fish completion for stigmer\nset -g __stigmer_values {values}\n{FISH_FUNCTIONS}");
+    text.push_str("complete -c stigmer -f\n");
+    let mut add = |condition: &str, rest: String| {
+        text.push_str(&format!("complete -c stigmer -n {} {rest}\n", quote(condition)));
     };
     for command in TOP.subcommands() {
-        let rest = format!("-a {} -d {}", command.word(), quote(command.summary));
-        add("__fish_use_subcommand".into(), rest);
+        add("__fish_use_subcommand", format!("-a {} -d {}", command.word(), quote(command.summary)));
     }
-    let seen = words(LOCAL.subcommands());
     for command in LOCAL.subcommands() {
-        let condition = format!("__fish_seen_subcommand_from local; and not __fish_seen_subcommand_from {seen}");
+        let condition = "__stigmer_in local; and test (count (commandline -opc)) = 2";
         add(condition, format!("-a {} -d {}", command.word(), quote(command.summary)));
     }
     for command in leaves() {
-        let condition = format!("__fish_seen_subcommand_from {}", command.word());
+        let condition = &format!("__stigmer_in {}", &command.path["stigmer ".len()..]);
         match command.operands {
-            Operands::OneOf(_, choices) => add(condition.clone(), format!("-a {}", quote(&choices.join(" ")))),
-            Operands::PassedOn => add(condition.clone(), "-a '(__stigmer_temporal)'".into()),
-            Operands::None | Operands::Program => {}
+            Operands::OneOf(_, choices) => add(condition, format!("-a {}", quote(&choices.join(" ")))),
+            Operands::PassedOn => add(condition, "-a '(__stigmer_temporal)'".into()),
+            Operands::Program => add("__stigmer_words > /dev/null", "-a '(__stigmer_program)'".into()),
+            Operands::None => {}
         }
         for option in command.options() {
             let short = option.short.map_or(String::new(), |short| format!(" -s {short}"));
@@ -235,11 +300,10 @@ fn fish() -> String {
                 (Some(_), true) => " -r -F",
                 (Some(_), false) => " -x",
             };
-            add(condition.clone(), format!("-l {}{short}{value} -d {}", option.long, quote(option.help)));
+            add(condition, format!("-l {}{short}{value} -d {}", option.long, quote(option.help)));
         }
     }
-    text.push_str("complete -c stigmer -l help -s h -d 'show help'\n");
-    text.push_str(FISH_TEMPORAL);
+    text.push_str("complete -c stigmer -n 'not __stigmer_words > /dev/null' -l help -s h -d 'show help'\n");
     text
 }
 

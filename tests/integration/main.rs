@@ -8,6 +8,7 @@ mod answers;
 mod attack;
 mod cli;
 mod client;
+mod completions;
 mod download;
 mod ephemeral;
 mod errors;
