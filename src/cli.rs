@@ -402,6 +402,44 @@ fn find(command: &CommandSpec, argument: &Arg<'_>) -> Option<&'static OptionSpec
     })
 }
 
+/// Words that other tools have for our commands.
+const OTHER_COMMANDS: [(&str, &str); 3] = [
+    ("up", "did you mean 'stigmer local start'?"),
+    ("down", "did you mean 'stigmer local stop'?"),
+    ("ui", "'stigmer local status' shows the address of the Web UI"),
+];
+
+/// Flags that other tools have for our options: the flag, an option that the
+/// command must have, the hint.
+const OTHER_FLAGS: [(&str, &str, &str); 3] = [
+    ("-p", PORT.long, "did you mean '--port'?"),
+    ("--background", "detach", "did you mean '--detach'?"),
+    ("--host", IP.long, "--ip is the address to bind to, --temporal-host another Temporal to use"),
+];
+
+/// What `temporal server start-dev` takes beside our own options.
+const FLAGS_OF_TEMPORAL: [&str; 9] = [
+    "--db-filename=FILE",
+    "--dynamic-config-value=KEY=VALUE",
+    "--headless",
+    "--http-port=N",
+    "--log-format=FORMAT",
+    "--log-level=LEVEL",
+    "--metrics-port=N",
+    "--sqlite-pragma=KEY=VALUE",
+    "--ui-ip=ADDR",
+];
+
+/// The hint at what the flag is called here.
+fn called_here(command: &CommandSpec, flag: &str) -> Option<String> {
+    let has = |long: &str| command.options().any(|option| option.long == long);
+    if let Some((.., hint)) = OTHER_FLAGS.iter().find(|(other, long, _)| flag == *other && has(long)) {
+        return Some((*hint).into());
+    }
+    let of_temporal = FLAGS_OF_TEMPORAL.iter().find(|whole| whole.split('=').next() == Some(flag))?;
+    has(TEMPORAL_ARG.long).then(|| format!("it is Temporal's own: --{} {of_temporal}", TEMPORAL_ARG.long))
+}
+
 fn subcommand(command: &CommandSpec, word: &OsStr) -> Result<&'static CommandSpec> {
     if let Some(found) = command.subcommands().iter().find(|sub| word == sub.word()) {
         return Ok(found);
@@ -409,9 +447,11 @@ fn subcommand(command: &CommandSpec, word: &OsStr) -> Result<&'static CommandSpe
     let typed = word.to_string_lossy();
     // `stigmer start` is what people type when they forget `local`.
     let below = command.subcommands().iter().flat_map(leaves).find(|leaf| word == leaf.word());
-    let hint = match below {
-        Some(leaf) => format!("did you mean '{}'?", leaf.path),
-        None => nearest(&typed, &words(command.subcommands()), &format!("{} ", command.path))
+    let elsewhere = OTHER_COMMANDS.iter().find(|(other, _)| word == *other);
+    let hint = match (below, elsewhere) {
+        (Some(leaf), _) => format!("did you mean '{}'?", leaf.path),
+        (None, Some((_, hint))) => (*hint).into(),
+        (None, None) => nearest(&typed, &words(command.subcommands()), &format!("{} ", command.path))
             .unwrap_or_else(|| format!("{} --help", command.path)),
     };
     Err(command.usage_error(format!("unknown command '{typed}'")).hint(hint))
@@ -435,7 +475,7 @@ fn unknown_option(command: &CommandSpec, argument: &Arg<'_>) -> Error {
         Arg::Short(letter) => (format!("-{letter}"), None),
         Arg::Value(word) => (word.display().to_string(), None),
     };
-    let hint = hint.unwrap_or_else(|| format!("{} --help", command.path));
+    let hint = called_here(command, &flag).or(hint).unwrap_or_else(|| format!("{} --help", command.path));
     command.usage_error(format!("unknown option '{flag}'")).hint(hint)
 }
 

@@ -130,7 +130,7 @@ pub fn nameless(directory: &Path) -> Result<File> {
 }
 
 /// `count` lines that came after `start`, to be quoted in an error: the last
-/// ones, or the first of a panic.
+/// ones, or the first of a panic, or those before an explanation of the usage.
 pub fn quote(path: &Path, start: u64, count: usize) -> Vec<String> {
     open_to_read(path).map_or_else(|_| Vec::new(), |file| quote_from(&file, start, count))
 }
@@ -152,7 +152,11 @@ pub fn quote_from(mut file: &File, start: u64, count: usize) -> Vec<String> {
         // Of a long line the end: Temporal puts the cause last.
         line[line.len().saturating_sub(MAX_QUOTED_LINE)..].iter().collect()
     };
-    let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(printable).collect();
+    let mut lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(printable).collect();
+    // Behind an argument that is refused comes all that could have been given.
+    if let Some(refusal) = lines.windows(2).position(|two| two[0].starts_with("Error: ") && two[1] == "Usage:") {
+        lines.truncate(refusal + 1);
+    }
     // Behind a panic of Go come the stacks of all its goroutines.
     let is_panic = |line: &String| line.starts_with("panic: ") || line.starts_with("fatal error: ");
     let from = lines.iter().position(is_panic).unwrap_or(lines.len().saturating_sub(count));
@@ -301,6 +305,8 @@ mod tests {
         assert!(quote(&path, 0, 1)[0].ends_with("xx: the cause"));
         fs::write(&path, format!("begun\npanic: boom\n\ngoroutine 1:\n{}", "\tat x.go\n".repeat(9999))).unwrap();
         assert_eq!(quote(&path, 0, 2), ["panic: boom", "goroutine 1:"]);
+        fs::write(&path, format!("begun\nError: unknown flag: --x\nUsage:\n{}", "  --y\n".repeat(99))).unwrap();
+        assert_eq!(quote(&path, 0, 2), ["begun", "Error: unknown flag: --x"]);
         assert_eq!(quote(Path::new("/nonexistent"), 0, 9), [""; 0]);
     }
 }

@@ -554,7 +554,7 @@ impl BadAddress {
         let authority = rest.split(['/', '?', '#']).next().unwrap_or("");
         let bare = authority.rsplit('@').next().unwrap_or(authority);
         let hint = parse_address(bare).map_or(example(), |address| format!("give the address alone: {address}"));
-        BadAddress::new("it is a URL", hint)
+        BadAddress::new("it is a URL, not an address", hint)
     }
 }
 

@@ -19,6 +19,7 @@ pub fn check(path: &Path, named_by: &str) -> Result<()> {
     let unfit = |why: &str| Err(failed(why).hint("give the path of a Temporal CLI executable"));
     let metadata = match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => metadata,
+        Ok(metadata) if metadata.is_dir() => return unfit("is a directory"),
         Ok(_) => return unfit("not a file"),
         Err(cause) => return unfit(&reason(&cause)),
     };

@@ -15,6 +15,9 @@ use crate::log_file;
 use crate::sys::SIGKILL;
 
 pub const QUOTED_LINES: usize = 10;
+const REFUSAL: &str = "Error: ";
+const LOOK_AT_ARGUMENTS: &str =
+    "look at --temporal-arg; 'stigmer local temporal server start-dev --help' shows what Temporal takes";
 
 /// How a server that was starting failed.
 pub enum Fault {
@@ -63,7 +66,7 @@ impl Cause {
 
 /// What the log says for each cause (Temporal CLI 1.9.1, SQLite, Go's flags);
 /// the first that is found counts.
-const CAUSES: [(&str, Cause); 9] = [
+const CAUSES: [(&str, Cause); 12] = [
     ("address already in use", Cause::PortTaken),
     ("no such table", Cause::NotADatabase),
     ("not a database", Cause::NotADatabase),
@@ -73,6 +76,9 @@ const CAUSES: [(&str, Cause); 9] = [
     ("disk is full", Cause::DatabaseNotWritable),
     ("unknown flag", Cause::WrongArgument),
     ("unknown shorthand flag", Cause::WrongArgument),
+    ("flag needs an argument", Cause::WrongArgument),
+    ("invalid argument \"", Cause::WrongArgument),
+    ("unknown command \"", Cause::WrongArgument),
 ];
 
 /// The cause that these lines of the log name.
@@ -95,6 +101,12 @@ impl Evidence {
     pub fn cannot_start(self, fault: Fault, ready_timeout: Duration) -> Error {
         let why = match fault {
             Fault::NotSpawned(error) => return error,
+            Fault::Ended(_) if cause(&self.lines) == Some(Cause::WrongArgument) => {
+                // What it says of the argument is all that there is to say.
+                let said = self.lines.iter().rfind(|line| line.starts_with(REFUSAL)).or(self.lines.last());
+                let said = said.map_or("", |line| line.trim_start_matches(REFUSAL));
+                return Error::new(format!("cannot start Temporal: {said}")).hint(LOOK_AT_ARGUMENTS);
+            }
             Fault::Ended(status) => format!("it ended with {} before it served", in_words(status)),
             Fault::PortOfAnother => {
                 format!("another program answers at {}, not the Temporal of this home", self.address)
@@ -169,7 +181,7 @@ fn hint(cause: Option<Cause>, fault: Option<&Fault>, database: Option<&Path>, lo
         (Some(Cause::DatabaseNotWritable), Some(path), _) => {
             format!("{path} cannot be written to; check its permissions and the free space")
         }
-        (Some(Cause::WrongArgument), ..) => "check --temporal-arg and 'temporal server start-dev --help'".into(),
+        (Some(Cause::WrongArgument), ..) => LOOK_AT_ARGUMENTS.into(),
         (_, _, Some(Fault::TimedOut)) => format!("give it more time with --ready-timeout, or see {log}"),
         (_, _, Some(Fault::Ended(status))) if status.signal() == Some(SIGKILL) => {
             "something killed it: a person, or the system when it ran out of memory".into()

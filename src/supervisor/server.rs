@@ -13,6 +13,7 @@ use super::program::Program;
 use crate::config::DatabaseChoice;
 use crate::database::Database;
 use crate::error::{Error, Result, reason};
+use crate::release::Version;
 use crate::sys::{self, SIGCONT, SIGKILL, SIGTERM};
 use crate::{environment, notify};
 
@@ -95,6 +96,9 @@ fn command(plan: &Plan<'_>, program: &Path) -> Command {
     command.arg("--port").arg(plan.endpoints.frontend.port().to_string());
     if let Some(ui) = plan.endpoints.ui {
         command.arg("--ui-port").arg(ui.port().to_string());
+        if config.offline.value && plan.installed.version.as_ref().is_some_and(can_do_without_news) {
+            command.arg("--ui-disable-news-fetch");
+        }
     }
     if plan.database.as_ref().is_some_and(Database::can_have_wal) {
         command.args(pragma_options(&config.pragmas));
@@ -133,6 +137,14 @@ fn command(plan: &Plan<'_>, program: &Path) -> Command {
         }
     }
     command
+}
+
+/// Whether the Web UI of this CLI can be kept from asking newsfeed.temporal.io,
+/// as it does in each browser: 1.6.2 has no such flag, 1.8.0 has.
+fn can_do_without_news(version: &Version) -> bool {
+    let text = version.to_string();
+    let mut numbers = text.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(1), Some(8))
 }
 
 fn can_enter(directory: &Path) -> bool {
@@ -215,6 +227,14 @@ mod tests {
         assert_eq!(options(&["Synchronous = FULL"]), [journal]);
         assert_eq!(options(&["journal_mode=DELETE"]), [""; 0]);
         assert_eq!(options(&["journal_mode=WAL", "synchronous=EXTRA"]), [""; 0]);
+    }
+
+    #[test]
+    fn only_a_cli_that_knows_the_flag_is_told_to_fetch_no_news() {
+        for (version, knows) in [("1.5.1", false), ("1.6.2", false), ("1.8.0", true), ("1.10.0", true), ("2.0.0", true)]
+        {
+            assert_eq!(can_do_without_news(&Version::parse(version).unwrap()), knows, "{version}");
+        }
     }
 
     #[test]

@@ -83,6 +83,21 @@ fn near_misses_are_suggested_on_stderr() {
         ("local status --jsno", "--json"),
         ("local logs --folow", "--follow"),
         ("completions fihs", "fish"),
+        // What other tools call it.
+        ("up", "stigmer local start"),
+        ("local up", "stigmer local start"),
+        ("local down", "stigmer local stop"),
+        ("local ui", "'stigmer local status' shows the address"),
+        ("local start -p 7234", "--port"),
+        ("local start -p7234", "--port"),
+        ("local start --background", "--detach"),
+        ("local start --host 0.0.0.0", "--ip is the address to bind to, --temporal-host"),
+        ("local start --db-filename=x.db", "--temporal-arg --db-filename=FILE"),
+        ("local run --headless -- true", "--temporal-arg --headless"),
+        ("local start --log-level debug", "--temporal-arg --log-level=LEVEL"),
+        // But not where it means nothing.
+        ("local logs -p 7234", "stigmer local logs --help"),
+        ("local stop --headless", "stigmer local stop --help"),
     ] {
         let outcome = home.stigmer(words(line)).run();
         outcome.exits_with(2);

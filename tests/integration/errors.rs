@@ -543,7 +543,7 @@ fn server_cases() -> Vec<Case> {
         behaving(
             "a flag unknown to Temporal",
             "exit-before-serving 1\nsay Error: unknown flag: --x",
-            &["--temporal-arg"],
+            &["Temporal: unknown flag: --x\n", "--temporal-arg"],
         ),
         behaving(
             "the port is taken in the last moment",

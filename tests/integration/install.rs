@@ -354,6 +354,9 @@ fn offline_means_no_request_at_all() {
     install(&home, server.base()).run().success();
     let connections = server.connections();
     offline().run().success();
+    // Nor by the browser that shows the Web UI.
+    let told: Vec<_> = home.starts().iter().map(|(_, words)| words.contains("--ui-disable-news-fetch")).collect();
+    assert_eq!(told, [false, true]);
     // The default version is not there, but the installed one may be used.
     let outcome = home.stigmer(["local", "run", "--offline", "--", "true"]).run();
     outcome.success().stderr_has("[!]").stderr_has(&format!("using Temporal {VERSION}"));

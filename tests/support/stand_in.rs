@@ -96,7 +96,8 @@ fn serve(options: &[&str], arguments: &[String]) {
     if let Some(signal) = number("die-by") {
         die_by(signal as i32);
     }
-    let database = option("--db-filename").map(PathBuf::from);
+    let is_file = |name: &&str| !name.is_empty() && *name != ":memory:";
+    let database = option("--db-filename").filter(is_file).map(PathBuf::from);
     if let Some(database) = &database {
         open(database);
     }

@@ -41,8 +41,11 @@ pub static COMMAND: CommandSpec = CommandSpec {
     notes: "\
 CMD finds TEMPORAL_ADDRESS, TEMPORAL_SERVICE_ADDRESS and TEMPORAL_NAMESPACE in
 its environment and nothing of another Temporal; its exit status is passed on.
-A Temporal that is already running is used and left running, but with
---ephemeral, which knows no ports but those that are typed.
+
+The Temporal is the one that 'start' and every other 'run' share, with the same
+database: if it is running already, it is used and left running. --ephemeral
+gives CMD a Temporal that nobody else uses and of which nothing is kept; it
+ignores the variables of the ports.
 
 Examples:
   stigmer local run -- python worker.py
