@@ -19,8 +19,8 @@ import time
 COLOURS = {"31": "#f47067", "32": "#57ab5a", "33": "#c69026", "36": "#39c5cf"}
 LINE_HEIGHT, MARGIN, WIDTH = 22, 24, 760
 LIMIT_SECONDS = 120
-# As it is where the default port is free.
-UI_PORT = 8233
+# As it is where the default ports are free.
+PORT, UI_PORT = 7233, 8233
 
 
 def record(stigmer: str, mirror: str) -> str:
@@ -49,7 +49,7 @@ def record(stigmer: str, mirror: str) -> str:
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if status != 0 or not asked:
             sys.exit(f"picture: stigmer exited {status}:\n{output.decode(errors='replace')}")
-        return output.decode().replace(f":{ui_port}", f":{UI_PORT}")
+        return output.decode().replace(f":{ui_port}", f":{UI_PORT}").replace(f":{port}", f":{PORT}")
 
 
 class Releases(http.server.SimpleHTTPRequestHandler):

@@ -2,7 +2,7 @@
 
 use super::{context, use_running};
 use crate::cli::{Action, CommandSpec, EXTERNAL_OPTIONS, OptionSpec, SERVER_OPTIONS, Typed, switch};
-use crate::daemon::{self, Request, Served};
+use crate::daemon::{self, OnReady, Request, STOP_COMMAND, Served, how_to_use};
 use crate::error::Result;
 use crate::notify::Notifier;
 use crate::state::{Lifetime, Mode, State};
@@ -42,8 +42,8 @@ fn start(typed: &Typed) -> Result<u8> {
     if typed.options.has(&DETACH) {
         return daemon::detach(&request, terminal, &already_running).map(|_| 0);
     }
-    let notifier = Notifier::new(context.variable);
-    match daemon::serve(&request, notifier, &mut terminal, &mut |_| {})? {
+    let on_ready = OnReady { stop: Some("Ctrl-C"), then: &mut |_| {} };
+    match daemon::serve(&request, Notifier::new(context.variable), &mut terminal, on_ready)? {
         Served::Stopped => {}
         Served::AlreadyRunning(state) => already_running(&state, &mut terminal)?,
     }
@@ -60,5 +60,6 @@ fn print_running(state: &State, terminal: &mut Terminal) {
         if let Some(url) = &state.ui_url {
             terminal.line(Mark::Done, &format!("UI available at {url}"));
         }
+        terminal.line(Mark::Info, &how_to_use(&state.address, Some(STOP_COMMAND)));
     }
 }

@@ -11,12 +11,15 @@ use crate::error::{Error, Result};
 use crate::log_file;
 use crate::notify::Notifier;
 use crate::release;
-use crate::state::State;
+use crate::state::{Lifetime, State};
+use crate::supervisor::OnReady;
 use crate::sys::{self, Fork, Forwarder, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use crate::terminal::Terminal;
 
 /// What is passed on: to a daemon that is starting, and to the command of `run`.
 pub const FORWARDED: [i32; 4] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT];
+/// What stops a daemon in the background, as people are told.
+pub const STOP_COMMAND: &str = "'stigmer local stop'";
 const READY: &[u8] = b"\0";
 
 /// Runs `serve` in a background process and returns when it is ready, or has
@@ -92,15 +95,17 @@ fn serve_detached(
         let copy = || log.try_clone().map_err(|cause| Error::io("open", "the daemon's log", &cause));
         terminal.also_to(copy()?);
         let streams = copy()?;
-        // A service manager would wait for the process that it started.
-        serve(request, Notifier::default(), terminal, &mut |terminal| {
+        let mut release = |terminal: &mut Terminal| {
             // The terminal is released before its user reads that it is ready.
             if let Ok(null) = File::open("/dev/null") {
                 let _ = sys::redirect_standard_streams(&null, &streams);
             }
             terminal.leave_stream();
             report(READY);
-        })
+        };
+        let stop = (request.lifetime == Lifetime::Kept).then_some(STOP_COMMAND);
+        // A service manager would wait for the process that it started.
+        serve(request, Notifier::default(), terminal, OnReady { stop, then: &mut release })
     })();
     let result = match result {
         Ok(Served::AlreadyRunning(state)) => on_running(&state, terminal).map(|()| report(READY)),

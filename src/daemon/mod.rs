@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use self::detach::{FORWARDED, detach};
+pub use self::detach::{FORWARDED, STOP_COMMAND, detach};
 use self::occupancy::{Occupancy, lock_or_find};
 use crate::cli::Options;
 use crate::clock::{after, unix_time};
@@ -25,6 +25,7 @@ use crate::install::{self, Found};
 use crate::notify::Notifier;
 use crate::state::{self, Lifetime, Mode, Observed, Phase, Process, State, check_hears};
 use crate::supervisor::{self, Endpoints, Plan, STOP_GRACE, Supervisor, orphan};
+pub use crate::supervisor::{OnReady, how_to_use};
 use crate::sys::{self, SIGTERM};
 use crate::tenure::Tenure;
 use crate::terminal::{Mark, Terminal};
@@ -85,7 +86,7 @@ pub fn serve(
     request: &Request<'_>,
     notifier: Notifier,
     terminal: &mut Terminal,
-    on_ready: &mut dyn FnMut(&mut Terminal),
+    on_ready: OnReady<'_>,
 ) -> Result<Served> {
     let Request { context, config, lifetime } = *request;
     let home = &context.home;
@@ -154,7 +155,7 @@ fn serve_managed(
     config: &Managed,
     tenure: &mut Tenure,
     terminal: &mut Terminal,
-    on_ready: &mut dyn FnMut(&mut Terminal),
+    on_ready: OnReady<'_>,
 ) -> Result<(), Halt> {
     let home = &context.home;
     let mut events = Events::new()?;
@@ -198,7 +199,7 @@ fn serve_external(
     config: &External,
     tenure: &mut Tenure,
     terminal: &mut Terminal,
-    on_ready: &mut dyn FnMut(&mut Terminal),
+    on_ready: OnReady<'_>,
 ) -> Result<(), Halt> {
     tenure.publish(terminal);
     // Until it is reached a signal may end this process as it would any other.
@@ -211,7 +212,7 @@ fn serve_external(
     tenure.state.external = Some(known);
     tenure.publish(terminal);
     terminal.line(Mark::Done, "Stigmer Daemon Ready.");
-    on_ready(terminal);
+    (on_ready.then)(terminal);
     events.watchdog = tenure.watchdog();
     let probe = external::probe(&config.connection, context.variable);
     let halt = external::watch(&probe, tenure, &mut events, terminal);

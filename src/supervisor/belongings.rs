@@ -120,7 +120,7 @@ impl Supervisor<'_> {
         match log_file::rotate(&self.log, path, || Held::hold(pid)) {
             Ok(()) => {
                 self.log_start = 0;
-                self.write_log_header();
+                self.write_log_header("");
             }
             Err(cause) => {
                 let text = format!("The log {} cannot be rotated and grows: {}.", path.display(), reason(&cause));

@@ -67,6 +67,19 @@ pub struct Plan<'a> {
     pub directory: PathBuf,
 }
 
+/// What is said and done once it serves.
+pub struct OnReady<'a> {
+    /// How whoever started it stops it; None where that is not up to them.
+    pub stop: Option<&'static str>,
+    pub then: &'a mut dyn FnMut(&mut Terminal),
+}
+
+/// What people need, beside the Web UI.
+pub fn how_to_use(address: &impl std::fmt::Display, stop: Option<&str>) -> String {
+    let stop = stop.map_or(String::new(), |stop| format!("; {stop} stops it"));
+    format!("Clients connect to {address}{stop}.")
+}
+
 pub struct Supervisor<'a> {
     plan: Plan<'a>,
     log: File,
@@ -121,10 +134,10 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    /// Starts Temporal, calls `on_ready` once it serves, and keeps it running.
-    /// Returns when it was stopped on request, before or after that.
-    pub fn run(mut self, on_ready: &mut dyn FnMut(&mut Terminal)) -> Result<()> {
-        self.write_log_header();
+    /// Starts Temporal, says so once it serves, and keeps it running. Returns
+    /// when it was stopped on request, before or after that.
+    pub fn run(mut self, on_ready: OnReady<'_>) -> Result<()> {
+        self.write_log_header("");
         match self.keep_running(on_ready) {
             Err(Halt::StopRequested) => {
                 self.shut_down();
@@ -134,13 +147,14 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    fn keep_running(&mut self, on_ready: &mut dyn FnMut(&mut Terminal)) -> Result<Infallible, Halt> {
+    fn keep_running(&mut self, on_ready: OnReady<'_>) -> Result<Infallible, Halt> {
         self.first_start()?;
         if let Some(url) = self.plan.endpoints.ui_url() {
             self.terminal.line(Mark::Done, &format!("UI available at {url}"));
         }
+        self.terminal.line(Mark::Info, &how_to_use(&self.plan.endpoints.address(), on_ready.stop));
         self.terminal.line(Mark::Done, "Stigmer Daemon Ready.");
-        on_ready(self.terminal);
+        (on_ready.then)(self.terminal);
         self.events.watchdog = self.tenure.watchdog();
         loop {
             match self.watch()? {
@@ -283,6 +297,7 @@ impl<'a> Supervisor<'a> {
                 return Err(self.cannot_start(fault).into());
             };
             self.wait_to_restart(&why, delay)?;
+            self.write_log_header(&format!(", again after {why}"));
             match self.start(Phase::Restarting)? {
                 Started::Serving => {
                     self.announce_ready_again();
@@ -322,6 +337,7 @@ impl<'a> Supervisor<'a> {
     /// Starts again because it was asked for.
     fn start_again(&mut self) -> Result<(), Halt> {
         self.serving_since = None;
+        self.write_log_header(", restarted on request");
         match self.start(Phase::Restarting)? {
             Started::Serving => {
                 self.announce_ready_again();
@@ -422,13 +438,14 @@ impl<'a> Supervisor<'a> {
         Ok(true)
     }
 
-    /// What separates one daemon's lines in Temporal's log from the next one's.
-    fn write_log_header(&mut self) {
+    /// What separates one server's lines in Temporal's log from the next one's.
+    fn write_log_header(&mut self, remark: &str) {
         let endpoints = self.plan.endpoints;
         let version = self.plan.installed.version.as_ref().map_or("of the user".into(), ToString::to_string);
         let ui = endpoints.ui_url().unwrap_or_else(|| "no UI".into());
         let (time, stigmer) = (utc(unix_time()), env!("CARGO_PKG_VERSION"));
-        let header = format!("=== {time} stigmer {stigmer}: Temporal {version} on {}, {ui}\n", endpoints.frontend);
+        let header =
+            format!("=== {time} stigmer {stigmer}: Temporal {version} on {}, {ui}{remark}\n", endpoints.frontend);
         let _ = self.log.write_all(header.as_bytes());
     }
 

@@ -202,11 +202,12 @@ ids, digests and the pinned version are replaced.
 
 /// What every start prints on its way is not repeated for each error, nor what
 /// the stand-in says first.
-const USUAL: [&str; 7] = [
+const USUAL: [&str; 8] = [
     "[•] Stigmer Local Daemon starting...",
     "[•] Using external Temporal: ",
     "[!] Temporal not found locally.",
     "[⬇] Downloading ",
+    "[•] Clients connect to ",
     "[✓] ",
     "  | Temporal CLI 9.9.9",
     "  | Temporal Server: ",

@@ -44,9 +44,11 @@ fn the_first_start_installs_and_says_what_it_does() {
          [✓] Temporal binary installed to ~/.stigmer/bin/temporal\n\
          [✓] Temporal Server started (PID: {pid})\n\
          [✓] UI available at http://localhost:{}\n\
+         [•] Clients connect to 127.0.0.1:{}; Ctrl-C stops it.\n\
          [✓] Stigmer Daemon Ready.\n",
         platform().replace('_', "/"),
-        home.ui_port()
+        home.ui_port(),
+        home.port()
     );
     assert_eq!(start.stdout(), expected);
     start.signal(libc::SIGTERM);
@@ -91,10 +93,12 @@ fn a_detached_start_shows_the_install_and_its_failure_to_whoever_typed_it() {
          [✓] Temporal binary installed to ~/.stigmer/bin/temporal\n\
          [✓] Temporal Server started (PID: {})\n\
          [✓] UI available at http://localhost:{}\n\
+         [•] Clients connect to 127.0.0.1:{}; 'stigmer local stop' stops it.\n\
          [✓] Stigmer Daemon Ready.\n",
         platform().replace('_', "/"),
         home.starts()[0].0,
-        home.ui_port()
+        home.ui_port(),
+        home.port()
     );
     assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), (expected.as_str(), ""));
     home.stigmer(["local", "stop"]).run().success();

@@ -335,6 +335,48 @@ fn one_database_has_one_server_whatever_the_home() {
 }
 
 #[test]
+fn ready_comes_with_the_address_of_clients_and_the_way_to_stop() {
+    let home = home();
+    let (address, url) = (format!("127.0.0.1:{}", home.port()), format!("http://localhost:{}", home.ui_port()));
+    let last_lines = |stop: &str| {
+        format!("[✓] UI available at {url}\n[•] Clients connect to {address}{stop}.\n[✓] Stigmer Daemon Ready.\n")
+    };
+    let mut foreground = home.stigmer(["local", "start"]).spawn();
+    foreground.wait_for_stdout("Ready.");
+    assert!(foreground.stdout().ends_with(&last_lines("; Ctrl-C stops it")), "{}", foreground.stdout());
+    foreground.signal(libc::SIGINT);
+    foreground.wait().success();
+    let run = home.stigmer(["local", "run", "--", "true"]).run();
+    run.success();
+    assert!(run.stderr.ends_with(&last_lines("")), "{}", run.stderr);
+    let stop_command = "; 'stigmer local stop' stops it";
+    let detached = home.stigmer(["local", "start", "--detach"]).run();
+    assert!(detached.success().stdout.ends_with(&last_lines(stop_command)), "{}", detached.stdout);
+    let again = home.stigmer(["local", "start"]).run();
+    again.success().stdout_has(&format!("[•] Clients connect to {address}{stop_command}.\n"));
+    stop(&home);
+}
+
+#[test]
+fn every_server_begins_with_a_line_in_the_log_that_says_why() {
+    let home = home();
+    start_detached(&home);
+    home.stigmer(["local", "restart"]).run().success();
+    home.crash("3");
+    home.wait_for("the third server", || home.state_field("times_ready").as_deref() == Some("3"));
+    stop(&home);
+    let log = fs::read_to_string(home.log()).unwrap();
+    let ends: Vec<_> = log.lines().filter(|line| line.starts_with("=== ")).collect();
+    let url = format!("http://localhost:{}", home.ui_port());
+    for (line, end) in ends.iter().zip(["", ", restarted on request", ", again after exit status 3"]) {
+        assert!(line.ends_with(&format!("{url}{end}")), "{line}");
+    }
+    assert_eq!(ends.len(), 3, "{log}");
+    let daemon_log = fs::read_to_string(home.path().join("logs/daemon.log")).unwrap();
+    assert!(daemon_log.contains("[•] Restarting Temporal.\n"), "{daemon_log}");
+}
+
+#[test]
 fn databases_in_memory_are_no_files_and_keep_nobody_waiting() {
     for argument in ["--temporal-arg=--db-filename=:memory:", "--temporal-arg=--db-filename="] {
         let (first, second) = (home(), home());
@@ -446,9 +488,12 @@ fn a_second_start_reports_the_first_and_changes_nothing() {
         let outcome = home.stigmer(arguments).run();
         outcome.success();
         let expected = format!(
-            "[✓] Temporal is already running (PID: {})\n[✓] UI available at http://localhost:{}\n",
+            "[✓] Temporal is already running (PID: {})\n\
+             [✓] UI available at http://localhost:{}\n\
+             [•] Clients connect to 127.0.0.1:{}; 'stigmer local stop' stops it.\n",
             last_start(&home),
-            home.ui_port()
+            home.ui_port(),
+            home.port()
         );
         assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), (expected.as_str(), ""));
     }

@@ -18,7 +18,7 @@ fn workflows_and_their_histories_outlive_every_graceful_stop() {
     let mut daemon = home.stigmer(["local", "start", "--mirror"]).args([server.base()]).spawn();
     daemon.wait_for_stdout("Stigmer Daemon Ready.\n");
     let pid = temporal_pid(&home).unwrap();
-    let (platform, ui) = (archive::platform().replace('_', "/"), home.ui_port());
+    let (platform, port, ui) = (archive::platform().replace('_', "/"), home.port(), home.ui_port());
     let expected = format!(
         "[•] Stigmer Local Daemon starting...\n\
          [!] Temporal not found locally.\n\
@@ -26,6 +26,7 @@ fn workflows_and_their_histories_outlive_every_graceful_stop() {
          [✓] Temporal binary installed to ~/.stigmer/bin/temporal\n\
          [✓] Temporal Server started (PID: {pid})\n\
          [✓] UI available at http://localhost:{ui}\n\
+         [•] Clients connect to 127.0.0.1:{port}; Ctrl-C stops it.\n\
          [✓] Stigmer Daemon Ready.\n"
     );
     assert_eq!(daemon.stdout(), expected);
