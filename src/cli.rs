@@ -168,10 +168,10 @@ impl OptionSpec {
 pub const TEMPORAL_HOST: OptionSpec =
     setting("temporal-host", "HOST[:PORT]", "use this Temporal instead of starting one")
         .variable("TEMPORAL_SERVICE_ADDRESS");
-pub const PORT: OptionSpec = setting("port", "N", "port of Temporal's gRPC frontend; 0: a free one")
+pub const PORT: OptionSpec = setting("port", "N", "port of Temporal's gRPC frontend (0 picks a free one)")
     .variable("STIGMER_TEMPORAL_PORT")
     .default("7233");
-pub const UI_PORT: OptionSpec = setting("ui-port", "N", "port of the Web UI; 0: a free one")
+pub const UI_PORT: OptionSpec = setting("ui-port", "N", "port of the Web UI (0 picks a free one)")
     .variable("STIGMER_TEMPORAL_UI_PORT")
     .default("port + 1000");
 pub const IP: OptionSpec =
@@ -179,22 +179,22 @@ pub const IP: OptionSpec =
 pub const TEMPORAL_VERSION: OptionSpec = setting("temporal-version", "V", "version of the Temporal CLI to install")
     .variable("STIGMER_TEMPORAL_VERSION")
     .default(pinned::VERSION);
-pub const TEMPORAL_BIN: OptionSpec = setting("temporal-bin", "PATH", "use this executable as it is; download nothing")
+pub const TEMPORAL_BIN: OptionSpec = setting("temporal-bin", "PATH", "use this executable as is; download nothing")
     .variable("STIGMER_TEMPORAL_BIN")
     .path();
-pub const MIRROR: OptionSpec = setting("mirror", "URL|DIR", "where releases come from: a URL or a directory")
+pub const MIRROR: OptionSpec = setting("mirror", "URL|DIR", "where to get releases: a URL or a directory")
     .variable("STIGMER_TEMPORAL_MIRROR")
     .default("GitHub")
     .path();
 pub const OFFLINE: OptionSpec = switch("offline", "never touch the network").variable("STIGMER_OFFLINE");
 pub const TEMPORAL_ARG: OptionSpec =
     setting("temporal-arg", "ARG", "pass ARG to 'temporal server start-dev' (repeatable)");
-pub const NAMESPACE: OptionSpec = setting("namespace", "NS", "namespace, made where it is missing (repeatable)")
+pub const NAMESPACE: OptionSpec = setting("namespace", "NS", "namespace, created if it is missing (repeatable)")
     .short('n')
     .variable("TEMPORAL_NAMESPACE")
     .default("default");
 pub const SEARCH_ATTRIBUTE: OptionSpec =
-    setting("search-attribute", "NAME=TYPE", "search attribute of these namespaces (repeatable)");
+    setting("search-attribute", "NAME=TYPE", "search attribute for these namespaces (repeatable)");
 pub const RETENTION: OptionSpec =
     setting("retention", "DURATION", "how long closed workflows are kept, such as 36h or 30d")
         .variable("STIGMER_RETENTION")
@@ -220,18 +220,21 @@ pub const SERVER_OPTIONS: &[&OptionSpec] = &[
     &OFFLINE,
 ];
 
-pub const TLS: OptionSpec = switch("tls", "encrypt; found out where nothing says so").variable("TEMPORAL_TLS");
-pub const TLS_CA_PATH: OptionSpec = setting("tls-ca-path", "FILE", "authorities to trust instead of the built-in ones")
-    .variable("TEMPORAL_TLS_SERVER_CA_CERT_PATH")
-    .path();
-pub const TLS_CERT_PATH: OptionSpec = setting("tls-cert-path", "FILE", "client certificate, with its key")
+pub const TLS: OptionSpec = switch("tls", "use TLS (detected if not specified)").variable("TEMPORAL_TLS");
+pub const TLS_CA_PATH: OptionSpec =
+    setting("tls-ca-path", "FILE", "CA certificates to trust instead of the built-in ones")
+        .variable("TEMPORAL_TLS_SERVER_CA_CERT_PATH")
+        .path();
+pub const TLS_CERT_PATH: OptionSpec = setting("tls-cert-path", "FILE", "client certificate, together with its key")
     .variable("TEMPORAL_TLS_CLIENT_CERT_PATH")
     .path();
-pub const TLS_KEY_PATH: OptionSpec =
-    setting("tls-key-path", "FILE", "key of the client certificate").variable("TEMPORAL_TLS_CLIENT_KEY_PATH").path();
+pub const TLS_KEY_PATH: OptionSpec = setting("tls-key-path", "FILE", "private key of the client certificate")
+    .variable("TEMPORAL_TLS_CLIENT_KEY_PATH")
+    .path();
 pub const TLS_SERVER_NAME: OptionSpec =
-    setting("tls-server-name", "NAME", "name to expect in its certificate").variable("TEMPORAL_TLS_SERVER_NAME");
-pub const TLS_UNVERIFIED: OptionSpec = switch("tls-disable-host-verification", "trust whoever answers there")
+    setting("tls-server-name", "NAME", "name to expect in the server's certificate")
+        .variable("TEMPORAL_TLS_SERVER_NAME");
+pub const TLS_UNVERIFIED: OptionSpec = switch("tls-disable-host-verification", "trust the server without verifying it")
     .variable("TEMPORAL_TLS_DISABLE_HOST_VERIFICATION");
 
 /// What only an external Temporal needs. A key has a variable alone: a command
@@ -257,7 +260,7 @@ pub fn help(command: &CommandSpec) -> String {
         text.push_str(&format!("  {:<32}  show the version\n", "-V, --version"));
     }
     if command.options.contains(&EXTERNAL_OPTIONS) {
-        text.push_str("\nFor an external Temporal, beside TEMPORAL_API_KEY and TEMPORAL_GRPC_META_*:\n");
+        text.push_str("\nFor an external Temporal (see also TEMPORAL_API_KEY and TEMPORAL_GRPC_META_*):\n");
         EXTERNAL_OPTIONS.iter().for_each(|option| text.push_str(&help_row(option)));
     }
     if !command.notes.is_empty() {

@@ -12,7 +12,7 @@ const SHELL: OptionSpec = setting("shell", "sh|fish", "for which shell; bash and
 
 pub static COMMAND: CommandSpec = CommandSpec {
     path: "stigmer local env",
-    summary: "print the environment of a client, for a shell to eval",
+    summary: "print a client's environment for a shell to eval",
     usage: "[--shell sh|fish]",
     options: &[&[&SHELL]],
     notes: "\

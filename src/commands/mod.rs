@@ -30,14 +30,14 @@ pub static TOP: CommandSpec = CommandSpec {
     usage: "COMMAND",
     notes: "\
 Examples:
-  stigmer local start                     Temporal on 127.0.0.1:7233, UI on 8233
-  stigmer local start --detach            the same in the background
-  stigmer local run -- python worker.py   a command with Temporal up
+  stigmer local start                     run Temporal on 127.0.0.1:7233, UI on 8233
+  stigmer local start --detach            do the same in the background
+  stigmer local run -- python worker.py   run a command with Temporal up
 
 Environment:
-  STIGMER_HOME  where everything is kept [default: ~/.stigmer]
+  STIGMER_HOME  where stigmer keeps everything [default: ~/.stigmer]
 
-'stigmer COMMAND --help' shows more about a command.
+Run 'stigmer COMMAND --help' for more about a command.
 ",
     action: Action::Group(&[&LOCAL, &completions::COMMAND, &man::COMMAND]),
     ..CommandSpec::PLAIN
@@ -48,7 +48,7 @@ static LOCAL: CommandSpec = CommandSpec {
     summary: "start, stop and watch the local Temporal",
     usage: "COMMAND",
     notes: "\
-'stigmer local COMMAND --help' shows more about a command.
+Run 'stigmer local COMMAND --help' for more about a command.
 ",
     action: Action::Group(&[
         &start::COMMAND,

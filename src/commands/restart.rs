@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(STOP_LIMIT.as_secs() + 120);
 
 pub static COMMAND: CommandSpec = CommandSpec {
     path: "stigmer local restart",
-    summary: "restart Temporal gracefully, with the same options",
+    summary: "restart Temporal gracefully with the same options",
     notes: "\
 Returns once Temporal is ready again.
 ",

@@ -16,8 +16,9 @@ pub static COMMAND: CommandSpec = CommandSpec {
     usage: "[OPTIONS]",
     options: &[&[&DETACH], SERVER_OPTIONS, EXTERNAL_OPTIONS],
     notes: "\
-Stays in the foreground until Ctrl-C. An option overrides its variable, and the
-variable the default; an empty variable counts as unset.
+Runs in the foreground until you press Ctrl-C. An option overrides its
+environment variable, which overrides the default; an empty variable counts as
+unset.
 
 Examples:
   stigmer local start --port 7234

@@ -15,7 +15,7 @@ use crate::terminal::{Stream, Terminal};
 
 pub static COMMAND: CommandSpec = CommandSpec {
     path: "stigmer local temporal",
-    summary: "the installed Temporal CLI, as a client of this Temporal",
+    summary: "run the installed Temporal CLI against this Temporal",
     usage: "[ARGS...]",
     operands: Operands::PassedOn,
     notes: "\

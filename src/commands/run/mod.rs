@@ -30,11 +30,11 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(60);
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-const EPHEMERAL: OptionSpec = switch("ephemeral", "a Temporal for CMD alone: in memory, on free ports");
+const EPHEMERAL: OptionSpec = switch("ephemeral", "give CMD its own Temporal: in memory, on free ports");
 
 pub static COMMAND: CommandSpec = CommandSpec {
     path: "stigmer local run",
-    summary: "run a command with Temporal up, then stop what was started for it",
+    summary: "run a command with Temporal up, starting and stopping it as needed",
     usage: "[OPTIONS] -- CMD [ARGS...]",
     options: &[&[&EPHEMERAL], SERVER_OPTIONS, EXTERNAL_OPTIONS],
     operands: Operands::Program,
@@ -43,9 +43,9 @@ CMD finds TEMPORAL_ADDRESS, TEMPORAL_SERVICE_ADDRESS and TEMPORAL_NAMESPACE in
 its environment and nothing of another Temporal; its exit status is passed on.
 
 The Temporal is the one that 'start' and every other 'run' share, with the same
-database: if it is running already, it is used and left running. --ephemeral
-gives CMD a Temporal that nobody else uses and of which nothing is kept; it
-ignores the variables of the ports.
+database. If it is already running, it is used and left running; otherwise it is
+started, and stopped after the last 'run'. --ephemeral gives CMD a Temporal that
+nobody else uses and of which nothing is kept; it ignores the port variables.
 
 Examples:
   stigmer local run -- python worker.py
