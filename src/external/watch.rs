@@ -9,6 +9,7 @@ use crate::clock::{after, duration, unix_time};
 use crate::events::{Event, Events, Halt, RESTART_SIGNAL};
 use crate::grpc::Patience;
 use crate::state::{Lost, State};
+use crate::sys;
 use crate::tenure::Tenure;
 use crate::terminal::{Mark, Terminal};
 
@@ -31,7 +32,12 @@ pub fn watch(probe: &Probe<'_>, tenure: &mut Tenure, events: &mut Events, termin
                 Ok(())
             }
             Ok(Event::Deadline) => tenure.keep(terminal),
-            Ok(Event::Keep | Event::Child) => continue,
+            Ok(Event::Child) => {
+                // As process 1 of a container: none is its own.
+                sys::reap_all_but(&[]);
+                continue;
+            }
+            Ok(Event::Keep) => continue,
         };
         if let Err(error) = kept {
             return error.into();

@@ -42,6 +42,7 @@ use crate::home::Home;
 use crate::install::Installed;
 use crate::log_file;
 use crate::state::{Lifetime, Phase, Process, Retry};
+use crate::sys;
 use crate::tenure::Tenure;
 use crate::terminal::{Mark, Terminal};
 
@@ -356,9 +357,13 @@ impl<'a> Supervisor<'a> {
     /// this daemon be kept is answered here.
     fn wait(&mut self, deadline: Option<Instant>) -> Result<Event, Halt> {
         let event = self.events.wait(deadline)?;
-        if event == Event::Keep {
-            self.tenure.state.lifetime = Lifetime::Kept;
-            self.publish(self.tenure.state.phase);
+        match event {
+            Event::Keep => {
+                self.tenure.state.lifetime = Lifetime::Kept;
+                self.publish(self.tenure.state.phase);
+            }
+            Event::Child => sys::reap_all_but(self.pid().as_slice()),
+            Event::Restart | Event::Deadline => {}
         }
         Ok(event)
     }
@@ -393,10 +398,10 @@ impl<'a> Supervisor<'a> {
     /// SIGTERM, and SIGKILL when `grace` is over or a stop is requested for the
     /// second time; `requested`: when it was for the first.
     fn terminate(&mut self, grace: Duration, mut requested: Option<Instant>) -> Result<(), Halt> {
-        let Some(mut server) = self.server.take() else { return Ok(()) };
+        let Some(server) = &self.server else { return Ok(()) };
         server.terminate();
-        let mut deadline = Some(after(grace));
-        while server.reap_if_ended().is_none() {
+        let (pid, mut deadline) = (server.pid(), Some(after(grace)));
+        while self.reap().is_none() {
             let why = match self.wait(deadline) {
                 Ok(Event::Deadline) => "it did not stop in time",
                 Ok(_) => continue,
@@ -409,9 +414,9 @@ impl<'a> Supervisor<'a> {
                 }
             };
             if deadline.take().is_some() {
-                self.terminal.line(Mark::Warning, &format!("Killing Temporal (PID: {}): {why}.", server.pid()));
+                self.terminal.line(Mark::Warning, &format!("Killing Temporal (PID: {pid}): {why}."));
             }
-            server.kill();
+            self.server.iter().for_each(Server::kill);
         }
         match requested {
             Some(_) => Err(Halt::StopRequested),

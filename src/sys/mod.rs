@@ -18,7 +18,7 @@ pub use self::locks::{Signer, sign, signer};
 pub use self::notices::{abstract_address, monotonic_microseconds};
 pub use self::processes::{
     Fork, birth, close_all_but, detach_from_terminal, effective_user, executable, exit_code, fork, has_ended, is_alive,
-    is_group_stopped, is_of_another_user, is_stopped, is_suspended, mask_arguments, prepare_server,
+    is_group_stopped, is_of_another_user, is_stopped, is_suspended, mask_arguments, prepare_server, reap_all_but,
     redirect_standard_streams, signal_at_our_death, user_of, wait_for_child, wait_until_ended,
 };
 pub use self::signals::{

@@ -87,15 +87,39 @@ pub fn is_suspended(pid: u32) -> bool {
     return bsd_info(pid).is_some_and(|info| info.pbi_status == libc::SSTOP);
 }
 
-/// Waits until the child `pid` has ended, without reaping it.
+/// Waits until the child `pid` has ended, without reaping it; what else ends
+/// meanwhile is reaped, for process 1 of a container gets what others leave.
 pub fn wait_until_ended(pid: u32) {
+    while let Some(ended) = ended_child(0).filter(|ended| *ended != pid) {
+        reap(ended);
+    }
+}
+
+/// Reaps the children that have ended, but for those in `own`, whose owners do
+/// that; where one of them comes first, the others wait for the next time.
+pub fn reap_all_but(own: &[u32]) {
+    while let Some(ended) = ended_child(libc::WNOHANG).filter(|ended| !own.contains(ended)) {
+        reap(ended);
+    }
+}
+
+/// A child that has ended and is not reaped yet.
+fn ended_child(options: i32) -> Option<u32> {
     // SAFETY: as above.
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
-        while libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, libc::WEXITED | libc::WNOWAIT) == -1
-            && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
-        {}
+        while libc::waitid(libc::P_ALL, 0, &mut info, libc::WEXITED | libc::WNOWAIT | options) == -1 {
+            if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+                return None;
+            }
+        }
+        Some(info.si_pid() as u32).filter(|pid| *pid != 0)
     }
+}
+
+fn reap(pid: u32) {
+    // SAFETY: no status is asked for; the child has ended, so this does not wait.
+    unsafe { libc::waitpid(pid as libc::pid_t, std::ptr::null_mut(), 0) };
 }
 
 /// Whether the child `pid` is held by SIGSTOP.

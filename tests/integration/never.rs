@@ -280,6 +280,45 @@ fn in_container<'h>(home: &'h Home, script: &str) -> Stigmer<'h> {
 
 #[cfg(target_os = "linux")]
 #[test]
+fn process_1_of_a_container_reaps_what_is_left_to_it() {
+    if !is_root() {
+        eprintln!("NOT TESTED: only root can make namespaces");
+        return;
+    }
+    // Each is left by a shell that has ended. The command ends when none is
+    // there any more, living or dead.
+    let leave = "for i in 1 2 3 4 5; do sh -c 'sleep 0.0$0 &' $i; done";
+    let wait = "while grep -q '^Name:.sleep' /proc/[0-9]*/status; do sleep 0; done 2> /dev/null";
+    for options in ["", "--ephemeral --port 0"] {
+        let home = home();
+        let script = format!("exec \"$stigmer\" local run {options} -- sh -c \"{leave}; {wait}\"");
+        in_container(&home, &script).run().success();
+        home.assert_quiet();
+    }
+    let home = home();
+    home.behave("fork");
+    let mut start = in_container(&home, "exec \"$stigmer\" local start").spawn();
+    start.wait_for_stdout("Ready.");
+    let is_first = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"))
+    };
+    let first = home.processes().into_iter().find(is_first).unwrap();
+    for count in 2..=4 {
+        home.crash("1");
+        home.wait_for("the next server", || {
+            home.starts().len() == count && home.state_field("phase").as_deref() == Some("ready")
+        });
+    }
+    let children = || fs::read_to_string(format!("/proc/{first}/task/{first}/children")).unwrap();
+    home.wait_for("the grandchildren to be reaped", || children().split_whitespace().count() == 1);
+    signal(first, libc::SIGTERM);
+    start.wait().success();
+    home.assert_quiet();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
 fn a_daemon_in_another_container_is_said_to_be_there_and_nobody_is_signalled_in_its_place() {
     if !is_root() {
         eprintln!("NOT TESTED: only root can make namespaces");

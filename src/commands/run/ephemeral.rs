@@ -82,6 +82,7 @@ fn watch(
         if sys::has_ended(command) {
             return Ok(lost);
         }
+        sys::reap_all_but(&[&[command], temporal.pid().as_slice()].concat());
         // A request to stop is for the command, to whom it was passed on.
         if let Err(Halt::Failed(error)) = events.wait(None) {
             return Err(error);
