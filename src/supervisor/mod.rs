@@ -298,7 +298,7 @@ impl<'a> Supervisor<'a> {
                 return Err(self.cannot_start(fault).into());
             };
             self.wait_to_restart(&why, delay)?;
-            self.write_log_header(&format!(", again after {why}"));
+            self.write_log_header(&format!(", again after {}", one_line(&why)));
             match self.start(Phase::Restarting)? {
                 Started::Serving => {
                     self.announce_ready_again();
