@@ -43,6 +43,7 @@
 //!          diagnosis     why it failed, and what to do
 //!          ports         free ones, and who took the others
 //!          belongings    log, database, executable: still there?
+//!          disk          is there room?
 //!          orphan        a Temporal whose daemon was killed
 //! ```
 //!

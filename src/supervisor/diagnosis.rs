@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use super::Supervisor;
 use super::restart::Prospect;
 use super::server::in_words;
+use super::{Supervisor, disk};
 use crate::error::Error;
 use crate::log_file;
 use crate::sys::SIGKILL;
@@ -48,6 +48,7 @@ impl Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     PortTaken,
+    DiskFull,
     NotADatabase,
     DatabaseNotWritable,
     WrongArgument,
@@ -57,6 +58,7 @@ impl Cause {
     fn in_words(self) -> &'static str {
         match self {
             Cause::PortTaken => "another program has its port",
+            Cause::DiskFull => "the disk is full",
             Cause::NotADatabase => "its database cannot be used",
             Cause::DatabaseNotWritable => "its database cannot be written to",
             Cause::WrongArgument => "it does not know an argument",
@@ -66,14 +68,16 @@ impl Cause {
 
 /// What the log says for each cause (Temporal CLI 1.9.1, SQLite, Go's flags);
 /// the first that is found counts.
-const CAUSES: [(&str, Cause); 12] = [
+const CAUSES: [(&str, Cause); 13] = [
     ("address already in use", Cause::PortTaken),
+    // What was being written may be damaged for it.
+    ("disk is full", Cause::DiskFull),
+    ("no space left on device", Cause::DiskFull),
     ("no such table", Cause::NotADatabase),
     ("not a database", Cause::NotADatabase),
     ("malformed", Cause::NotADatabase),
     ("unable to open database", Cause::DatabaseNotWritable),
     ("readonly database", Cause::DatabaseNotWritable),
-    ("disk is full", Cause::DatabaseNotWritable),
     ("unknown flag", Cause::WrongArgument),
     ("unknown shorthand flag", Cause::WrongArgument),
     ("flag needs an argument", Cause::WrongArgument),
@@ -137,7 +141,11 @@ impl Supervisor<'_> {
     /// What happened to a server that is to be started again.
     pub(super) fn in_words(&self, fault: &Fault) -> String {
         match (fault, self.cause(fault)) {
-            (Fault::Ended(status), Some(cause)) => format!("{}: {}", in_words(*status), cause.in_words()),
+            (Fault::Ended(status), cause) => {
+                let what = suspicion(cause).and_then(|limit| self.shortage(limit));
+                let what = what.or_else(|| cause.map(|cause| cause.in_words().into()));
+                what.map_or(in_words(*status), |what| format!("{}: {what}", in_words(*status)))
+            }
             _ => fault.in_words(),
         }
     }
@@ -166,8 +174,23 @@ impl Supervisor<'_> {
     }
 }
 
+/// With how little room a full disk is to be suspected. It leaves no room for
+/// the log to name it, either.
+fn suspicion(cause: Option<Cause>) -> Option<u64> {
+    match cause {
+        Some(Cause::DiskFull | Cause::DatabaseNotWritable) => Some(disk::LOW),
+        None => Some(disk::FULL),
+        Some(_) => None,
+    }
+}
+
 /// What to do about the cause; where the log names none, about the fault.
 fn hint(cause: Option<Cause>, fault: Option<&Fault>, database: Option<&Path>, log: &str) -> String {
+    let limit = suspicion(cause).filter(|_| matches!(fault, Some(Fault::Ended(_))));
+    let shortage = database.and_then(Path::parent).zip(limit).and_then(|(at, limit)| disk::shortage(at, limit));
+    if let Some(shortage) = shortage {
+        return format!("{shortage}; make room: {}", disk::NEEDED);
+    }
     match (cause, database.map(Path::display), fault) {
         (Some(Cause::PortTaken), ..) | (None, _, Some(Fault::PortOfAnother)) => {
             "the port was taken meanwhile; choose others with --port and --ui-port".into()
@@ -178,7 +201,7 @@ fn hint(cause: Option<Cause>, fault: Option<&Fault>, database: Option<&Path>, lo
                  its workflows are in them"
             )
         }
-        (Some(Cause::DatabaseNotWritable), Some(path), _) => {
+        (Some(Cause::DiskFull | Cause::DatabaseNotWritable), Some(path), _) => {
             format!("{path} cannot be written to; check its permissions and the free space")
         }
         (Some(Cause::WrongArgument), ..) => LOOK_AT_ARGUMENTS.into(),
@@ -200,6 +223,7 @@ mod tests {
         assert_eq!(cause(&lines("Error: unknown flag: --x")), Some(Cause::WrongArgument));
         let both = "no such table: namespaces\nbind: address already in use";
         assert_eq!(cause(&lines(both)), Some(Cause::PortTaken));
+        assert_eq!(cause(&lines("database or disk is full\nno such table: x")), Some(Cause::DiskFull));
         assert_eq!(cause(&lines("panic: something else")), None);
         assert_eq!(cause(&[]), None);
     }

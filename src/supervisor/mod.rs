@@ -7,6 +7,7 @@
 
 mod belongings;
 mod diagnosis;
+mod disk;
 mod ephemeral;
 mod held;
 mod listener;
@@ -95,6 +96,8 @@ pub struct Supervisor<'a> {
     serving_since: Option<Instant>,
     /// Whether the namespaces are what they were asked to be.
     is_established: bool,
+    /// Whether it was said that the disk is.
+    is_disk_short: bool,
 }
 
 /// How an attempt to start ended.
@@ -132,6 +135,7 @@ impl<'a> Supervisor<'a> {
             server: None,
             serving_since: None,
             is_established: false,
+            is_disk_short: false,
         })
     }
 
@@ -275,6 +279,7 @@ impl<'a> Supervisor<'a> {
                 Event::Deadline if self.tenure.is_unused() => return Err(Halt::StopRequested),
                 Event::Deadline => {
                     self.look_after_belongings()?;
+                    self.look_at_disk();
                     if !pulse.check(self) {
                         return Ok(Watched::Hung);
                     }

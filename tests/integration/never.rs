@@ -128,6 +128,46 @@ fn without_proc<'h>(home: &'h Home, other: &Home, command: &str) -> Stigmer<'h> 
         .env("STIGMER_TEMPORAL_UI_PORT", other.ui_port().to_string())
 }
 
+/// A script in this home, whose database has a small disk of its own.
+#[cfg(target_os = "linux")]
+fn on_small_disk<'h>(home: &'h Home, script: &str) -> Stigmer<'h> {
+    let data = home.database().parent().unwrap().to_owned();
+    fs::create_dir_all(&data).unwrap();
+    let (options, data) = ("size=20m,mode=700", data.display());
+    let script = format!("set -e; mount -t tmpfs -o {options} none {data}; cd {data}; {script}");
+    let arguments = ["--mount", "--propagation", "private", "sh", "-c", &script];
+    Stigmer::of_program(home, "unshare".as_ref(), arguments).env("stigmer", binary())
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_named_as_such_and_said_to_have_room_again() {
+    if !is_root() {
+        eprintln!("NOT TESTED: only root can make a small disk");
+        return;
+    }
+    const FILL: &str = "head -c 30m /dev/zero > filler 2> /dev/null || true";
+    let home = home();
+    home.behave("exit-before-serving 1\nsay Error: database or disk is full (13)");
+    let outcome = on_small_disk(&home, &format!("{FILL}; exec \"$stigmer\" local start")).run();
+    outcome.fails_with(&["cannot start Temporal"]);
+    assert!(outcome.hint().unwrap().starts_with("0 MB are free on the disk of "), "{}", outcome.describe());
+
+    let go = home.root().join("go");
+    let free = format!("(until [ -e {} ]; do sleep 0.1; done; rm filler) &", go.display());
+    home.behave("");
+    let script = format!("{FILL}; truncate -s -1M filler; {free} exec \"$stigmer\" local start");
+    let mut start = on_small_disk(&home, &script).spawn();
+    start.wait_for_stdout("Ready.");
+    start.wait_for_stdout("[!] Only 1 MB is free on the disk of ");
+    fs::write(go, "").unwrap();
+    start.wait_for_stdout("[•] There is room again on the disk of ");
+    assert_eq!(start.stdout().matches("is free").count(), 1);
+    start.signal(libc::SIGTERM);
+    start.wait().success();
+    home.assert_quiet();
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn where_the_system_does_not_say_who_listens_it_is_found_out() {
