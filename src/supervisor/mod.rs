@@ -361,14 +361,13 @@ impl<'a> Supervisor<'a> {
     /// Sleeps until something concerns the server. Whoever asks meanwhile that
     /// this daemon be kept is answered here.
     fn wait(&mut self, deadline: Option<Instant>) -> Result<Event, Halt> {
+        // Before and not after: the server has been reaped by now, behind which
+        // others are not seen.
+        sys::reap_all_but(self.pid().as_slice());
         let event = self.events.wait(deadline)?;
-        match event {
-            Event::Keep => {
-                self.tenure.state.lifetime = Lifetime::Kept;
-                self.publish(self.tenure.state.phase);
-            }
-            Event::Child => sys::reap_all_but(self.pid().as_slice()),
-            Event::Restart | Event::Deadline => {}
+        if event == Event::Keep {
+            self.tenure.state.lifetime = Lifetime::Kept;
+            self.publish(self.tenure.state.phase);
         }
         Ok(event)
     }

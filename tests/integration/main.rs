@@ -9,6 +9,7 @@ mod attack;
 mod cli;
 mod client;
 mod completions;
+mod container;
 mod download;
 mod ephemeral;
 mod errors;

@@ -30,9 +30,10 @@ pub fn run(context: &Context<'_>, config: &Managed, words: &[OsString]) -> Resul
     let mut command = new_command(&environment, words);
     // Without us it would only wait for a Temporal that is gone.
     sys::signal_at_our_death(&mut command, SIGTERM);
-    let mut child = begin(command, &forwarder)?;
+    let (mut child, others) = begin(command, &forwarder)?;
     let lost = watch(child.id(), &mut temporal, &mut events, &mut terminal)?;
     forwarder.pause();
+    others.pause();
     let status = child.wait().map_err(|cause| Error::io("wait for", words[0].display(), &cause))?;
     let code = sys::exit_code(status);
     if let Some(how) = lost {

@@ -21,7 +21,7 @@ use crate::error::{Error, Result, reason};
 use crate::external;
 use crate::lock::Lock;
 use crate::state::{Lifetime, Observed, State};
-use crate::sys::{self, Forwarder, SIGINT, SIGQUIT};
+use crate::sys::{self, Forwarder, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2};
 use crate::terminal::{Stream, Terminal, Wait, print_error};
 
 /// Another `run` that is leaving has stopped its daemon by then.
@@ -151,10 +151,11 @@ fn leave(context: &Context<'_>, users_lock: Lock) -> Result<()> {
 }
 
 fn run_command(environment: &Changes, forwarder: &Forwarder, words: &[OsString]) -> Result<u8> {
-    let mut child = begin(new_command(environment, words), forwarder)?;
+    let (mut child, others) = begin(new_command(environment, words), forwarder)?;
     // Not to be passed on when its number may be another's: it is reaped after.
     sys::wait_until_ended(child.id());
     forwarder.pause();
+    others.pause();
     let status = child.wait().map_err(|cause| Error::io("wait for", words[0].display(), &cause))?;
     Ok(sys::exit_code(status))
 }
@@ -167,17 +168,21 @@ fn new_command(environment: &Changes, words: &[OsString]) -> Command {
     command
 }
 
-fn begin(mut command: Command, forwarder: &Forwarder) -> Result<Child> {
+/// The command, and what passes those signals on that are its alone: before it
+/// began they would have ended this process.
+fn begin(mut command: Command, forwarder: &Forwarder) -> Result<(Child, Forwarder)> {
     if let Some(signal) = forwarder.received() {
         return Err(Error::new(format!("cannot run {}: interrupted before it began", command.get_program().display()))
             .with_exit_code(sys::exit_code_of_signal(signal)));
     }
+    let others = Forwarder::new(&[SIGUSR1, SIGUSR2]).map_err(|cause| Error::io("set up", "signal handling", &cause))?;
     let child = command.spawn().map_err(|cause| cannot_run(command.get_program(), &cause))?;
     // Ctrl-C and Ctrl-\ reach the command first: the terminal sends them to
     // both of us. What is sent to us alone is passed on.
     let by_terminal: &[i32] = if sys::is_in_foreground() { &[SIGINT, SIGQUIT] } else { &[] };
     forwarder.pass_to(child.id(), by_terminal);
-    Ok(child)
+    others.pass_to(child.id(), &[]);
+    Ok((child, others))
 }
 
 fn cannot_run(program: &OsStr, cause: &io::Error) -> Error {
