@@ -143,8 +143,7 @@ fn on_small_disk<'h>(home: &'h Home, script: &str) -> Stigmer<'h> {
 #[test]
 fn a_full_disk_is_named_as_such_and_said_to_have_room_again() {
     if !is_root() {
-        eprintln!("NOT TESTED: only root can make a small disk");
-        return;
+        return skip("only root can make a small disk");
     }
     const FILL: &str = "head -c 30m /dev/zero > filler 2> /dev/null || true";
     let home = home();
@@ -172,8 +171,7 @@ fn a_full_disk_is_named_as_such_and_said_to_have_room_again() {
 #[test]
 fn where_the_system_does_not_say_who_listens_it_is_found_out() {
     if !is_root() {
-        eprintln!("NOT TESTED: only root can take /proc away");
-        return;
+        return skip("only root can take /proc away");
     }
     let (early, late) = (home(), home());
     late.behave("wait-to-listen");
@@ -322,8 +320,7 @@ fn in_container<'h>(home: &'h Home, script: &str) -> Stigmer<'h> {
 #[test]
 fn process_1_of_a_container_reaps_what_is_left_to_it() {
     if !is_root() {
-        eprintln!("NOT TESTED: only root can make namespaces");
-        return;
+        return skip("only root can make namespaces");
     }
     // Each is left by a shell that has ended. The command ends when none is
     // there any more, living or dead.
@@ -361,8 +358,7 @@ fn process_1_of_a_container_reaps_what_is_left_to_it() {
 #[test]
 fn a_daemon_in_another_container_is_said_to_be_there_and_nobody_is_signalled_in_its_place() {
     if !is_root() {
-        eprintln!("NOT TESTED: only root can make namespaces");
-        return;
+        return skip("only root can make namespaces");
     }
     let home = home();
     let mut daemon = in_container(&home, "\"$stigmer\" local start; true").spawn();
@@ -386,8 +382,7 @@ fn a_daemon_in_another_container_is_said_to_be_there_and_nobody_is_signalled_in_
 #[test]
 fn a_bystander_with_the_pid_and_the_birth_of_another_containers_process_is_never_signalled() {
     if !is_root() {
-        eprintln!("NOT TESTED: only root can make namespaces");
-        return;
+        return skip("only root can make namespaces");
     }
     let home = home();
     home.stigmer(["local", "start", "--detach"]).run().success();
@@ -425,8 +420,7 @@ fn a_copy_of_a_home_that_runs_stops_nothing_of_the_original() {
 #[test]
 fn a_daemon_is_stopped_also_where_there_is_no_proc() {
     if !is_root() {
-        eprintln!("NOT TESTED: only root can take /proc away");
-        return;
+        return skip("only root can take /proc away");
     }
     let home = home();
     without_proc(&home, &home, "local start --detach").run().success();
@@ -542,8 +536,7 @@ fn set_mode(path: &Path, mode: u32) {
 #[test]
 fn nothing_is_executed_that_others_could_have_put_there() {
     if !is_root() {
-        eprintln!("NOT TESTED: only root can give files away");
-        return;
+        return skip("only root can give files away");
     }
     type Plant = fn(&Home);
     let plants: [(&str, Plant); 6] = [
@@ -583,8 +576,7 @@ fn nothing_is_executed_that_others_could_have_put_there() {
 #[test]
 fn a_home_that_is_swapped_while_it_runs_is_never_executed_from() {
     if !is_root() {
-        eprintln!("NOT TESTED: only root can give files away");
-        return;
+        return skip("only root can give files away");
     }
     let home = home();
     let mut daemon = home.stigmer(["local", "start"]).spawn();
@@ -605,8 +597,7 @@ fn a_home_that_is_swapped_while_it_runs_is_never_executed_from() {
 #[test]
 fn a_group_of_ones_own_may_write() {
     if !is_root() {
-        eprintln!("NOT TESTED: only root can give files away");
-        return;
+        return skip("only root can give files away");
     }
     // As with umask 002 where every user has a group of his own.
     let home = home();
