@@ -1,6 +1,7 @@
 //! `stigmer local status`
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use crate::external::{CHECK_LIMIT, CHECK_SIGNAL};
 use crate::health::{self, Health};
 use crate::home::Home;
 use crate::state::{Lost, Mode, Observed, Phase, Process, Retry, State};
+use crate::supervisor::disk;
 use crate::sys;
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -157,8 +159,14 @@ fn as_text(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
     row("daemon", Some(format!("PID {}, up {}", state.daemon.pid, duration(uptime(state)))));
     row("restarts", is_managed.then(|| state.restarts.to_string()));
     row("database", state.database.as_ref().map(|path| home.display(path)));
+    row("disk", shortage(state));
     row("log", is_managed.then(|| home.display(&home.instance.log())));
     text
+}
+
+/// Said here as well: Temporal has no room to say so, and calls itself serving.
+fn shortage(state: &State) -> Option<String> {
+    disk::shortage(state.database.as_deref()?.parent()?, disk::LOW)
 }
 
 fn lost(state: &State) -> Option<&Lost> {

@@ -7,7 +7,7 @@
 
 mod belongings;
 mod diagnosis;
-mod disk;
+pub mod disk;
 mod ephemeral;
 mod held;
 mod listener;

@@ -67,7 +67,8 @@ fn ask_birth(directory: i32, path: &std::ffi::CStr, flags: i32) -> Option<System
     is_known.then(|| UNIX_EPOCH + birth)
 }
 
-/// Bytes that an unprivileged user may still write on the disk of `path`.
+/// Bytes that an unprivileged user may still write on the disk of `path`. None
+/// where it does not say: some file systems (FUSE) claim to have no size at all.
 pub fn free_space(path: &Path) -> Option<u64> {
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
     // SAFETY: the path is NUL-terminated; statvfs is plain data and only written.
@@ -75,7 +76,8 @@ pub fn free_space(path: &Path) -> Option<u64> {
         let mut info: libc::statvfs = std::mem::zeroed();
         // The fields' width differs between platforms.
         #[allow(clippy::unnecessary_cast)]
-        (libc::statvfs(path.as_ptr(), &mut info) == 0).then(|| info.f_bavail as u64 * info.f_frsize as u64)
+        (libc::statvfs(path.as_ptr(), &mut info) == 0 && info.f_blocks != 0)
+            .then(|| info.f_bavail as u64 * info.f_frsize as u64)
     }
 }
 
@@ -115,6 +117,13 @@ mod tests {
         assert!(can_map_shared(&file));
         assert!(!can_map_shared(&File::open(std::env::temp_dir()).unwrap()));
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_system_without_a_size_is_not_a_full_one() {
+        assert!(free_space(&std::env::temp_dir()).is_some());
+        assert_eq!(free_space(Path::new("/proc")), None);
     }
 
     #[test]

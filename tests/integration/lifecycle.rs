@@ -8,6 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::install::SmallDisk;
 use crate::support::archive::{VERSION, asset_path, small_release};
 use crate::support::json::{self, Value};
 use crate::support::process::{append_to, binary, signal};
@@ -120,6 +121,26 @@ fn what_may_pass_is_waited_for_and_status_says_for_what_and_until_when() {
     daemon.signal(libc::SIGTERM);
     daemon.wait().success();
     home.assert_quiet();
+}
+
+#[test]
+fn status_says_when_little_room_is_left_for_the_database() {
+    for (megabytes, is_short) in [(4, true), (64, false)] {
+        let Some(disk) = SmallDisk::mount(megabytes << 20) else {
+            return skip("this user cannot mount a small disk");
+        };
+        let home = Home::below(&disk.path).with_stand_in();
+        start_detached(&home);
+        let shown = home.stigmer(["local", "status"]).run();
+        shown.success();
+        assert_eq!(
+            shown.stdout.contains("  disk       3 MB are free on the disk of "),
+            is_short,
+            "{}",
+            shown.describe()
+        );
+        stop(&home);
+    }
 }
 
 #[test]

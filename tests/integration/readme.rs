@@ -13,7 +13,7 @@ const READY: &str = "[✓] Stigmer Daemon Ready.";
 type Row = (&'static str, fn(&Desk, &str));
 
 /// In the README's order, and at one desk, they are a story.
-const COMMANDS: [Row; 17] = [
+const COMMANDS: [Row; 18] = [
     ("stigmer local start", |desk, line| desk.run_until(desk.shell(line), READY)),
     ("stigmer local start --detach", |desk, line| {
         desk.shell(line).run().success().stdout_has(READY);
@@ -50,6 +50,10 @@ const COMMANDS: [Row; 17] = [
     ("stigmer local run --ephemeral -- pytest", |desk, line| run_beside(desk, line, "pytest : ")),
     ("stigmer local run --ephemeral -- npx vitest run", |desk, line| run_beside(desk, line, "npx vitest run: ")),
     ("stigmer local run --ephemeral -- go test ./...", |desk, line| run_beside(desk, line, "go test ./...: ")),
+    ("stigmer local start --ip 0.0.0.0", |desk, line| {
+        // Nobody else is to reach a test.
+        desk.run_until(desk.shell(&replaced(line, "0.0.0.0", "127.0.0.1")), READY);
+    }),
     ("stigmer local start --temporal-host temporal.example.com:7233", use_a_temporal_elsewhere),
     ("stigmer local start --namespace orders --search-attribute CustomerId=Keyword", |desk, line| {
         desk.run_until(desk.shell(line), READY);
@@ -142,6 +146,7 @@ fn commands() -> Vec<String> {
         let of_line = |line: &str| match language {
             "sh" => Some(line.to_owned()),
             "yaml" => line.trim().strip_prefix("- run: ").map(str::to_owned),
+            "dockerfile" => line.strip_prefix("ENTRYPOINT [\"/").map(|words| words.replace(['"', ',', ']'], "")),
             other => panic!("what is a block of '{other}'?"),
         };
         let bare = |line: String| line.split(" #").next().unwrap().trim().to_owned();
