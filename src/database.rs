@@ -7,7 +7,7 @@
 //! one in its place, a backup perhaps, is not touched.
 
 use std::cell::Cell;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use crate::clock::after;
 use crate::error::{Error, Result};
 use crate::events::{Events, Halt};
 use crate::lock::Lock;
+use crate::record::{self, beside as with_suffix};
 use crate::terminal::{Terminal, Wait};
 use crate::{own_file, sys};
 
@@ -181,6 +182,16 @@ impl Database {
         }
     }
 
+    /// Whether there is a database of SQLite's that a server has completed.
+    pub fn is_complete(&self) -> bool {
+        record::is_database(&self.path) && self.making() == Making::Finished
+    }
+
+    /// Bytes that it takes on the disk.
+    pub fn size(&self) -> u64 {
+        SUFFIXES.iter().filter_map(|suffix| Some(fs::metadata(with_suffix(&self.path, suffix)).ok()?.len())).sum()
+    }
+
     pub fn making(&self) -> Making {
         let (Ok(mark), Ok(identity)) = (own_file::read(&self.mark()), sys::identity(&self.path)) else {
             return Making::Finished;
@@ -192,10 +203,10 @@ impl Database {
         }
     }
 
-    /// Moves the database away, so that the next start makes a new one; to a
-    /// name that nothing has.
-    pub fn move_aside(&self) -> Result<PathBuf> {
-        let aside = self.free_name();
+    /// Moves the database away, so that another one can have its name; to a
+    /// name that ends with `suffix`, or a number behind it, and that nothing has.
+    pub fn move_aside(&self, suffix: &str) -> Result<PathBuf> {
+        let aside = self.free_name(suffix);
         for suffix in SUFFIXES {
             let (from, to) = (with_suffix(&self.path, suffix), with_suffix(&aside, suffix));
             match fs::rename(&from, &to) {
@@ -208,11 +219,11 @@ impl Database {
         Ok(aside)
     }
 
-    fn free_name(&self) -> PathBuf {
+    pub fn free_name(&self, suffix: &str) -> PathBuf {
         let is_free =
             |path: &PathBuf| SUFFIXES.iter().all(|suffix| fs::symlink_metadata(with_suffix(path, suffix)).is_err());
-        let numbered = (1..).map(|number| with_suffix(&self.path, &format!(".broken.{number}")));
-        let mut names = std::iter::once(with_suffix(&self.path, ".broken")).chain(numbered);
+        let numbered = (1..).map(|number| with_suffix(&self.path, &format!("{suffix}.{number}")));
+        let mut names = std::iter::once(with_suffix(&self.path, suffix)).chain(numbered);
         names.find(is_free).unwrap_or_default()
     }
 
@@ -252,12 +263,6 @@ fn is_plain(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| !name.contains(['?', '#', '%']))
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name: OsString = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,10 +282,10 @@ mod tests {
         made("half");
         fs::write(with_suffix(database.path(), "-wal"), "w").unwrap();
         assert_eq!(database.making(), Making::Unfinished);
-        let first = database.move_aside().unwrap();
+        let first = database.move_aside(".broken").unwrap();
         made("half again");
         assert_eq!(database.making(), Making::Unfinished);
-        let second = database.move_aside().unwrap();
+        let second = database.move_aside(".broken").unwrap();
         assert_eq!((fs::read(&first).unwrap(), fs::read(&second).unwrap()), (b"half".into(), b"half again".into()));
         assert!(!database.path().exists() && with_suffix(&first, "-wal").exists());
         made("whole");

@@ -19,8 +19,16 @@ const IN_THE_WAY: &str = "something else is in the way; move it, or set STIGMER_
 
 /// A failure as the user reads it: `error: WHAT: WHY`, the end of Temporal's
 /// log where it explains the failure, and `hint: WHAT TO DO`.
+///
+/// In a box: it is seldom there, but passed on at every step, where its size is
+/// that of the program.
 #[derive(Debug, Clone)]
 pub struct Error {
+    parts: Box<Parts>,
+}
+
+#[derive(Debug, Clone)]
+struct Parts {
     message: String,
     hint: Option<String>,
     usage: Option<String>,
@@ -30,7 +38,12 @@ pub struct Error {
 
 impl Error {
     pub fn new(message: impl Into<String>) -> Error {
-        Error { message: message.into(), hint: None, usage: None, log_tail: Vec::new(), exit_code: 1 }
+        Error::of(message.into())
+    }
+
+    fn of(message: String) -> Error {
+        let parts = Parts { message, hint: None, usage: None, log_tail: Vec::new(), exit_code: 1 };
+        Error { parts: Box::new(parts) }
     }
 
     /// The error of another process, from the text that it printed.
@@ -40,8 +53,8 @@ impl Error {
         let mut error = Error::new(first.strip_prefix(PREFIX).unwrap_or(first));
         for line in lines {
             match (line.strip_prefix(LOG_PREFIX), line.strip_prefix(HINT_PREFIX)) {
-                (Some(line), _) => error.log_tail.push(line.into()),
-                (None, Some(hint)) => error.hint = Some(hint.into()),
+                (Some(line), _) => error.parts.log_tail.push(line.into()),
+                (None, Some(hint)) => error.parts.hint = Some(hint.into()),
                 (None, None) => {}
             }
         }
@@ -86,52 +99,52 @@ impl Error {
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Error {
-        self.hint = Some(hint.into());
+        self.parts.hint = Some(hint.into());
         self
     }
 
     /// How the command is typed, to be shown behind the message.
     pub fn usage_line(mut self, usage: String) -> Error {
-        self.usage = Some(usage);
+        self.parts.usage = Some(usage);
         self
     }
 
     /// The last lines of Temporal's log, to be shown between error and hint.
     pub fn with_log_tail(mut self, lines: Vec<String>) -> Error {
-        self.log_tail = lines;
+        self.parts.log_tail = lines;
         self
     }
 
     pub fn with_exit_code(mut self, code: u8) -> Error {
-        self.exit_code = code;
+        self.parts.exit_code = code;
         self
     }
 
     /// Puts what was being done before the cause: `CONTEXT: MESSAGE`.
     pub fn in_context(mut self, context: &str) -> Error {
-        self.message = format!("{context}: {}", self.message);
+        self.parts.message = format!("{context}: {}", self.parts.message);
         self
     }
 
     pub fn exit_code(&self) -> u8 {
-        self.exit_code
+        self.parts.exit_code
     }
 
     pub fn message(&self) -> &str {
-        &self.message
+        &self.parts.message
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{PREFIX}{}", one_line(&self.message))?;
-        if let Some(usage) = &self.usage {
+        write!(f, "{PREFIX}{}", one_line(&self.parts.message))?;
+        if let Some(usage) = &self.parts.usage {
             write!(f, "\nusage: {}", one_line(usage))?;
         }
-        for line in &self.log_tail {
+        for line in &self.parts.log_tail {
             write!(f, "\n{LOG_PREFIX}{}", one_line(line))?;
         }
-        match &self.hint {
+        match &self.parts.hint {
             Some(hint) => write!(f, "\n{HINT_PREFIX}{}", one_line(hint)),
             None => Ok(()),
         }
@@ -229,9 +242,9 @@ mod tests {
             (libc::ENXIO, "move it"),
         ] {
             let cause = io::Error::from_raw_os_error(number);
-            let hint = Error::io_in_home("write", Path::new("/x"), &cause).hint.unwrap();
+            let hint = Error::io_in_home("write", Path::new("/x"), &cause).parts.hint.unwrap();
             assert!(hint.contains(way_out) && hint.contains("STIGMER_HOME"), "{number}: {hint}");
-            assert_eq!(Error::io("write", "/x", &cause).hint, None, "{number}");
+            assert_eq!(Error::io("write", "/x", &cause).parts.hint, None, "{number}");
         }
     }
 

@@ -28,6 +28,10 @@
 //!    │     executable    is it one, and for this machine?
 //!    │     receipt       what was installed, from where
 //!    │     turn          one process at a time
+//!    ├── upgrade/      another Temporal for a database: both change, or neither
+//!    │     sqlite        the program sqlite3, which compares and copies
+//!    │     exchange      the pair, kept until the new one has served
+//!    │     record        which Temporal the database is of
 //!    ├── namespaces    made what they were asked to be
 //!    ├── tenure        what it holds of the home, put back when it is taken away
 //!    ├── notify        a service manager knows
@@ -39,6 +43,7 @@
 //!          listener      is it ours that answers?
 //!          held          it stands still for a moment
 //!          restart       when again, and when not
+//!          fresh         a database as an executable makes it
 //!          ephemeral     one for one command: in memory, held by `run` itself
 //!          diagnosis     why it failed, and what to do
 //!          ports         free ones, and who took the others
@@ -52,10 +57,11 @@
 //! ```text
 //!  commands
 //!  daemon
+//!  upgrade
 //!  supervisor
-//!  external
+//!  exchange  external
 //!  database  install  namespaces  tenure
-//!  config  health  state  log_file
+//!  config  health  state  log_file  record
 //!  cli  release  lock  events  grpc
 //!  certificates  cryptography  home  digest  notify  own_file  terminal
 //!  ownership
@@ -82,6 +88,7 @@ mod digest;
 mod environment;
 mod error;
 mod events;
+mod exchange;
 mod external;
 mod grpc;
 mod health;
@@ -94,6 +101,7 @@ mod notify;
 mod own_file;
 mod ownership;
 mod pinned;
+mod record;
 mod release;
 #[cfg(test)]
 mod scratch;
@@ -102,6 +110,7 @@ mod supervisor;
 mod sys;
 mod tenure;
 mod terminal;
+mod upgrade;
 
 use std::process::ExitCode;
 

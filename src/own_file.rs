@@ -30,6 +30,22 @@ pub fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// The value of a line `NAME=VALUE`.
+#[inline(never)]
+pub fn field<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// Adds such a line, where there is a value.
+#[inline(never)]
+pub fn push_field(text: &mut String, name: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        for part in [name, "=", value, "\n"] {
+            text.push_str(part);
+        }
+    }
+}
+
 /// Whether a failed attempt to read says nothing of what is there.
 pub fn is_hidden(cause: &io::Error) -> bool {
     cause.kind() == io::ErrorKind::PermissionDenied

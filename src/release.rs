@@ -26,6 +26,28 @@ impl Version {
         let is_suffix = |suffix: &str| suffix.len() <= 64 && suffix.split('.').all(is_word);
         (is_core && suffix.is_none_or(is_suffix)).then(|| Version(text.into()))
     }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the databases of the two are known to have one schema.
+    pub fn has_schema_of(&self, other: &Version) -> bool {
+        let of_pinned = |version: &Version| {
+            let order = |text: &str| Version::parse(text)?.order();
+            let since = order(pinned::fact("schema-since").unwrap_or(pinned::VERSION));
+            version.order().is_some_and(|order_of| since <= Some(order_of) && Some(order_of) <= order(pinned::VERSION))
+        };
+        self == other || of_pinned(self) && of_pinned(other)
+    }
+
+    /// None for a version before a release: it may be anything.
+    fn order(&self) -> Option<[u32; 3]> {
+        let mut numbers = self.0.split('.').map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        let order = [next()?, next()?, next()?];
+        next().is_none().then_some(order)
+    }
 }
 
 impl fmt::Display for Version {
@@ -251,6 +273,19 @@ mod tests {
             ["", "v", "1.9", "1.9.1.1", "vv1.9.1", "1.9.x", "1.9.1/..", "1.9.1-", "1.9.1-a..b", "latest", "1. 9.1"]
         {
             assert!(Version::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_releases_up_to_the_pinned_one_are_known_to_have_its_schema() {
+        let version = |text: &str| Version::parse(text).unwrap();
+        let is_known = |one: &str, other: &str| version(one).has_schema_of(&version(other));
+        let since = pinned::fact("schema-since").unwrap();
+        assert!(is_known(since, pinned::VERSION) && is_known(pinned::VERSION, since));
+        assert!(is_known("1.6.2", "1.6.2") && is_known("99.0.0-rc.1", "99.0.0-rc.1"));
+        let rc = format!("{}-rc.1", pinned::VERSION);
+        for other in ["1.6.2", "0.99.99", "99.0.0", &rc] {
+            assert!(!is_known(other, pinned::VERSION) && !is_known(pinned::VERSION, other), "{other}");
         }
     }
 

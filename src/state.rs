@@ -35,6 +35,8 @@ pub struct State {
     /// Those of `--temporal-arg`.
     pub temporal_args: Vec<OsString>,
     pub database: Option<PathBuf>,
+    /// Of the Temporal that the database is of.
+    pub database_version: Option<String>,
     /// The directory in which this was written.
     pub place: Option<String>,
     /// None where Temporal is ours.
@@ -100,7 +102,7 @@ impl External {
     }
 
     fn parse(text: &str) -> Option<External> {
-        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let field = |name: &str| own_file::field(text, name);
         let variable = |line: &str| {
             let (name, value) = line.split_once('=')?;
             let set = name.strip_prefix("set_").map(|name| (name.to_owned(), Some(value.to_owned())));
@@ -275,11 +277,7 @@ impl State {
 
     fn text(&self) -> String {
         let mut text = String::new();
-        let mut field = |name: &str, value: Option<String>| {
-            if let Some(value) = value {
-                text.push_str(&format!("{name}={value}\n"));
-            }
-        };
+        let mut field = |name: &str, value: Option<String>| own_file::push_field(&mut text, name, value.as_deref());
         let path = |path: &Option<PathBuf>| path.as_deref().map(escape);
         field("phase", Some(self.phase.name().into()));
         field("mode", Some(self.mode.name().into()));
@@ -300,6 +298,7 @@ impl State {
             field("temporal_arg", Some(escape(Path::new(argument))));
         }
         field("database", path(&self.database));
+        field("database_version", self.database_version.clone());
         field("place", self.place.clone());
         field("restarts", Some(self.restarts.to_string()));
         field("retry_at", self.retry.as_ref().map(|retry| retry.at.to_string()));
@@ -313,7 +312,7 @@ impl State {
     }
 
     fn parse(text: &str) -> Option<State> {
-        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let field = |name: &str| own_file::field(text, name);
         let owned = |name: &str| field(name).map(str::to_owned);
         let process = |prefix: &str| {
             Some(Process {
@@ -342,6 +341,7 @@ impl State {
                 .map(Into::into)
                 .collect(),
             database: field("database").map(unescape),
+            database_version: owned("database_version"),
             place: owned("place"),
             external: External::parse(text),
             restarts: field("restarts")?.parse().ok()?,
@@ -469,6 +469,7 @@ mod tests {
             ip: Some("0.0.0.0".into()),
             temporal_args: vec!["--log-level".into(), "a\nip=b".into()],
             database: Some("/home/ada/x.db".into()),
+            database_version: Some("1.9.1".into()),
             place: Some("12@34.5".into()),
             external: Some(External {
                 tls: Some("TLS 1.3".into()),

@@ -32,7 +32,7 @@ const ENVIRONMENT: [(&str, &str); 4] = [
 ];
 
 /// Under `~/.stigmer`.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 8] = [
     (
         "bin/temporal",
         "the Temporal CLI, only ever replaced whole and verified; one that you put there yourself is used as it is",
@@ -41,6 +41,11 @@ const FILES: [(&str, &str); 6] = [
     (
         "data/temporal.db, -wal, -shm",
         "the database (SQLite, made by Temporal) and its write-ahead log, which belong together",
+    ),
+    ("data/temporal.db.temporal", "which Temporal the database is of"),
+    (
+        "data/temporal.db.VERSION",
+        "what the database was before it was migrated away from that Temporal; the last one is kept",
     ),
     ("logs/temporal.log", "Temporal's output; rotated past 10 MiB, at start and while it runs; three old ones kept"),
     ("logs/daemon.log", "stigmer's own lines when detached"),

@@ -1,7 +1,6 @@
 //! `stigmer local status`
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use crate::error::Result;
 use crate::external::{CHECK_LIMIT, CHECK_SIGNAL};
 use crate::health::{self, Health};
 use crate::home::Home;
+use crate::record;
 use crate::state::{Lost, Mode, Observed, Phase, Process, Retry, State};
 use crate::supervisor::disk;
 use crate::sys;
@@ -158,7 +158,7 @@ fn as_text(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
     row("PID", state.temporal.as_ref().map(|temporal| temporal.pid.to_string()));
     row("daemon", Some(format!("PID {}, up {}", state.daemon.pid, duration(uptime(state)))));
     row("restarts", is_managed.then(|| state.restarts.to_string()));
-    row("database", state.database.as_ref().map(|path| home.display(path)));
+    row("database", database(state, home));
     row("disk", shortage(state));
     row("log", is_managed.then(|| home.display(&home.instance.log())));
     text
@@ -167,6 +167,15 @@ fn as_text(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
 /// Said here as well: Temporal has no room to say so, and calls itself serving.
 fn shortage(state: &State) -> Option<String> {
     disk::shortage(state.database.as_deref()?.parent()?, disk::LOW)
+}
+
+/// Where it is, and which Temporal it is of where that is another one.
+fn database(state: &State, home: &Home) -> Option<String> {
+    let shown = home.display(state.database.as_ref()?);
+    Some(match &state.database_version {
+        Some(version) if state.temporal_version.as_ref() != Some(version) => format!("{shown} (of Temporal {version})"),
+        _ => shown,
+    })
 }
 
 fn lost(state: &State) -> Option<&Lost> {
@@ -194,6 +203,10 @@ fn as_json(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
         Some(state) => state.database.clone(),
         None => Some(home.instance.database()),
     };
+    let database_version = match state {
+        Some(state) => state.database_version.clone(),
+        None => database.as_deref().and_then(record::version).map(|version| version.to_string()),
+    };
     let is_managed = state.is_none_or(|state| state.mode == Mode::Managed);
     let fields = [
         ("running", running.to_string()),
@@ -208,6 +221,7 @@ fn as_json(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
         ("uptime_seconds", number(state.map(uptime))),
         ("home", text(Some(home.root().display().to_string()))),
         ("database", text(database.map(|path| path.display().to_string()))),
+        ("database_version", text(database_version)),
         ("log", text(is_managed.then(|| home.instance.log().display().to_string()))),
     ];
     // Only of one that is lost or waits: whatever else runs has nothing to say here.
@@ -252,7 +266,7 @@ mod tests {
         assert!(json.starts_with("{\"running\":false,\"ready\":false,\"mode\":null,\"address\":null,"), "{json}");
         assert!(json.contains("\"daemon_pid\":null,\"temporal_pid\":null,\"restarts\":null,\"uptime_seconds\":null,"));
         assert!(
-            json.ends_with("\"home\":\"/h\",\"database\":\"/h/data/temporal.db\",\"log\":\"/h/logs/temporal.log\"}\n")
+            json.ends_with("\"home\":\"/h\",\"database\":\"/h/data/temporal.db\",\"database_version\":null,\"log\":\"/h/logs/temporal.log\"}\n")
         );
     }
 }

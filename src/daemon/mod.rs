@@ -4,6 +4,7 @@
 //! background and waits for it to be ready or to fail.
 
 mod detach;
+mod managed;
 mod occupancy;
 
 use std::ffi::OsString;
@@ -15,17 +16,15 @@ pub use self::detach::{FORWARDED, STOP_COMMAND, detach};
 use self::occupancy::{Occupancy, lock_or_find};
 use crate::cli::Options;
 use crate::clock::{after, unix_time};
-use crate::config::{self, Config, DatabaseChoice, External, Managed};
-use crate::database::Database;
+use crate::config::{self, Config, External, Managed};
 use crate::error::Result;
 use crate::events::{Events, Halt};
 use crate::external;
 use crate::home::{Home, Instance};
-use crate::install::{self, Found};
 use crate::notify::Notifier;
 use crate::state::{self, Lifetime, Mode, Observed, Phase, Process, State, check_hears};
-use crate::supervisor::{self, Endpoints, Plan, STOP_GRACE, Supervisor, orphan};
 pub use crate::supervisor::{OnReady, how_to_use};
+use crate::supervisor::{STOP_GRACE, orphan};
 use crate::sys::{self, SIGTERM};
 use crate::tenure::Tenure;
 use crate::terminal::{Mark, Terminal};
@@ -106,7 +105,7 @@ pub fn serve(
         orphan::stop(left, terminal)?;
     }
     let result = match config {
-        Config::Managed(managed) => serve_managed(context, managed, tenure, terminal, on_ready),
+        Config::Managed(managed) => managed::serve(context, managed, tenure, terminal, on_ready),
         Config::External(external) => serve_external(context, external, tenure, terminal, on_ready),
     };
     match result {
@@ -141,6 +140,7 @@ fn new_state(request: &Request<'_>) -> State {
         ip: managed.map(|managed| managed.ip.value.to_string()),
         temporal_args: managed.map_or(Vec::new(), |managed| managed.temporal_args.clone()),
         database: None,
+        database_version: None,
         place: state::place(&request.context.home.instance),
         external: None,
         restarts: 0,
@@ -148,50 +148,6 @@ fn new_state(request: &Request<'_>) -> State {
         times_ready: 0,
         started: unix_time(),
     }
-}
-
-fn serve_managed(
-    context: &Context<'_>,
-    config: &Managed,
-    tenure: &mut Tenure,
-    terminal: &mut Terminal,
-    on_ready: OnReady<'_>,
-) -> Result<(), Halt> {
-    let home = &context.home;
-    let mut events = Events::new()?;
-    let endpoints = Endpoints::choose(config)?;
-    tenure.state.address = endpoints.address().to_string();
-    tenure.state.ui_url = endpoints.ui_url();
-    tenure.state.phase = Phase::Installing;
-    tenure.publish(terminal);
-    if !config.ip.value.is_loopback() {
-        let text =
-            format!("Temporal will be reachable by others: it binds to {} and asks for no password.", config.ip.value);
-        terminal.line(Mark::Warning, &text);
-    }
-    let turn = install::wait_for_turn(home, terminal, |delay| events.wait(Some(after(delay))).map(drop))?;
-    let installed = match install::find(config, home, terminal)? {
-        Found::Usable(installed) => installed,
-        Found::Missing(fallback) => {
-            // A port that is taken is reported before the download, not after it.
-            supervisor::check_ports(config)?;
-            let fetched = install::fetch(config, home, context.variable, terminal);
-            let installed = fetched.and_then(|fetched| fetched.put_in_place(terminal));
-            installed.or_else(|error| install::fall_back(error, fallback, terminal))?
-        }
-    };
-    drop(turn);
-    tenure.state.temporal_cli = Some(installed.executable.clone());
-    tenure.state.temporal_version = installed.version.as_ref().map(ToString::to_string);
-    let path = match &config.database {
-        DatabaseChoice::Home => Some(home.instance.database()),
-        DatabaseChoice::At(path) => Some(path.clone()),
-        DatabaseChoice::InMemory => None,
-    };
-    let database = path.map(|path| Database::open(path, &mut events, terminal)).transpose()?;
-    let directory = context.directory.clone();
-    let plan = Plan { config, endpoints, home, installed, database, directory };
-    Ok(Supervisor::new(plan, events, terminal, tenure)?.run(on_ready)?)
 }
 
 fn serve_external(

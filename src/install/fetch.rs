@@ -17,7 +17,7 @@ use crate::config::Managed;
 use crate::digest::HashingReader;
 use crate::error::{Error, Result};
 use crate::home::Home;
-use crate::release::{Asset, Location, Mirror, Platform};
+use crate::release::{Asset, Location, Mirror, Platform, Version};
 use crate::sys;
 use crate::terminal::{Mark, Terminal};
 
@@ -81,6 +81,16 @@ impl Fetched<'_> {
     /// nothing unverified is ever executable.
     pub fn executable(&self) -> &Path {
         self.partial.path()
+    }
+
+    /// From now on a signal is the caller's to heed: it is to be put in place as a
+    /// step among others.
+    pub fn leave_signals(&mut self) {
+        self.partial.leave_signals();
+    }
+
+    pub fn version(&self) -> &Version {
+        &self.receipt.version
     }
 
     /// Gives it its final name, and its receipt. What was installed before

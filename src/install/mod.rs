@@ -20,7 +20,7 @@ mod unpack;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub use self::fetch::fetch;
+pub use self::fetch::{Fetched, fetch};
 use self::receipt::Receipt;
 pub use self::turn::{ensure, fall_back, wait_for_turn};
 use crate::config::Managed;

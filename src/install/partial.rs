@@ -10,7 +10,7 @@ use crate::{own_file, sys};
 /// Removed when this is dropped, and when a signal ends the process.
 pub struct Partial {
     path: PathBuf,
-    _removed_on_signal: sys::Handlers,
+    removed_on_signal: Option<sys::Handlers>,
 }
 
 impl Partial {
@@ -22,11 +22,16 @@ impl Partial {
             Ok(removed_on_signal)
         };
         let handlers = create().map_err(|cause| Error::io_in_home("create", &path, &cause))?;
-        Ok(Partial { path, _removed_on_signal: handlers })
+        Ok(Partial { path, removed_on_signal: Some(handlers) })
     }
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// From now on a signal is the caller's to heed.
+    pub fn leave_signals(&mut self) {
+        self.removed_on_signal = None;
     }
 
     pub fn directory(&self) -> &Path {

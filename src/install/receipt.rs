@@ -34,8 +34,7 @@ impl Receipt {
     }
 
     fn parse(text: &str) -> Option<Receipt> {
-        let field =
-            |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).map(str::trim);
+        let field = |name: &str| own_file::field(text, name).map(str::trim);
         let (seconds, nanoseconds) = field("modified")?.split_once('.')?;
         Some(Receipt {
             version: Version::parse(field("version")?)?,

@@ -10,6 +10,7 @@ use crate::config::Managed;
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::lock::{Holder, Lock};
+use crate::record;
 use crate::terminal::{Mark, Terminal, Wait};
 
 const POLL: Duration = Duration::from_millis(5);
@@ -51,6 +52,17 @@ pub fn ensure(
         let wanted = &config.version.value;
         let text = format!("cannot install Temporal {wanted}: the daemon of this home uses the one that is installed");
         return Err(Error::new(text).hint("run 'stigmer local stop' first, or set STIGMER_HOME to another directory"));
+    }
+    // Nor one that the database of this home could not be served by.
+    let (wanted, database) = (&config.version.value, home.instance.database());
+    if home.installation.executable().exists() && record::may_differ(&database, wanted) {
+        let text = format!(
+            "cannot install Temporal {wanted}: the one that is installed serves {}, and another may not",
+            home.display(&database)
+        );
+        let error =
+            Error::new(text).hint("'stigmer local start' upgrades both; or set STIGMER_HOME to another directory");
+        return fall_back(error, fallback, terminal);
     }
     fetch(config, home, variable, terminal)
         .and_then(|fetched| fetched.put_in_place(terminal))

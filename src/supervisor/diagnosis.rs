@@ -12,6 +12,7 @@ use super::server::in_words;
 use super::{Supervisor, disk};
 use crate::error::Error;
 use crate::log_file;
+use crate::release::Version;
 use crate::sys::SIGKILL;
 
 pub const QUOTED_LINES: usize = 10;
@@ -89,6 +90,14 @@ const CAUSES: [(&str, Cause); 13] = [
 pub fn cause(lines: &[String]) -> Option<Cause> {
     let is_named = |text: &str| lines.iter().any(|line| line.contains(text));
     CAUSES.iter().find(|(text, _)| is_named(text)).map(|(_, cause)| *cause)
+}
+
+/// The version in the line with which Temporal begins:
+/// `Temporal CLI 1.9.1 (Server 1.32.0, UI 2.54.1)`, before 1.6 without "Temporal".
+pub fn version_in_banner(line: &str) -> Option<Version> {
+    let line = line.strip_prefix("Temporal ").unwrap_or(line);
+    let (version, rest) = line.strip_prefix("CLI ")?.split_once(' ')?;
+    rest.starts_with("(Server ").then(|| Version::parse(version)).flatten()
 }
 
 /// What is known of a failure, beside how it came.
@@ -216,6 +225,16 @@ fn hint(cause: Option<Cause>, fault: Option<&Fault>, database: Option<&Path>, lo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_banner_names_the_version() {
+        let version = |line| version_in_banner(line).map(|version| version.to_string());
+        assert_eq!(version("Temporal CLI 1.9.1 (Server 1.32.0, UI 2.54.1)").as_deref(), Some("1.9.1"));
+        assert_eq!(version("CLI 1.5.1 (Server 1.29.1, UI 2.42.1)").as_deref(), Some("1.5.1"));
+        for other in ["", "Temporal Server:  localhost:7233", "CLI 1.9.1", "CLI x (Server 1)"] {
+            assert_eq!(version(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn the_log_names_the_cause_and_a_taken_port_comes_first() {

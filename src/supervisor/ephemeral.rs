@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -56,26 +57,12 @@ impl<'a> Ephemeral<'a> {
             Ok(server) => server,
             Err(error) => return Ok(Some(Fault::NotSpawned(error))),
         };
-        let address = self.plan.endpoints.address();
         let deadline = after(self.plan.config.ready_timeout.value);
-        let mut stranger = false;
-        loop {
-            if let Some(status) = server.reap_if_ended() {
-                return Ok(Some(Fault::Ended(status)));
-            }
-            let now = Instant::now();
-            if now >= deadline {
-                return Ok(Some(if stranger { Fault::PortOfAnother } else { Fault::TimedOut }));
-            }
-            let answer = health::check(address, deadline.min(now + HEALTH_TIMEOUT), Some(events.pending()));
-            let serves = answer == Health::Serving;
-            if serves && listener::is_of(server.pid(), address) {
-                self.server = Some(server);
-                return Ok(None);
-            }
-            stranger |= serves;
-            events.wait(Some(after(if serves { STRANGER_INTERVAL } else { PROBE_INTERVAL })))?;
+        let fault = wait_until_serving(&mut server, self.plan.endpoints.address(), deadline, events)?;
+        if fault.is_none() {
+            self.server = Some(server);
         }
+        Ok(fault)
     }
 
     pub fn endpoints(&self) -> Endpoints {
@@ -120,5 +107,31 @@ impl<'a> Ephemeral<'a> {
         log.rewind()?;
         io::copy(&mut log, &mut kept)?;
         Ok(path)
+    }
+}
+
+/// None when the server serves at `address`; or why it does not.
+pub fn wait_until_serving(
+    server: &mut Server,
+    address: SocketAddr,
+    deadline: Instant,
+    events: &mut Events,
+) -> Result<Option<Fault>, Halt> {
+    let mut stranger = false;
+    loop {
+        if let Some(status) = server.reap_if_ended() {
+            return Ok(Some(Fault::Ended(status)));
+        }
+        let now = Instant::now();
+        if now >= deadline {
+            return Ok(Some(if stranger { Fault::PortOfAnother } else { Fault::TimedOut }));
+        }
+        let answer = health::check(address, deadline.min(now + HEALTH_TIMEOUT), Some(events.pending()));
+        let serves = answer == Health::Serving;
+        if serves && listener::is_of(server.pid(), address) {
+            return Ok(None);
+        }
+        stranger |= serves;
+        events.wait(Some(after(if serves { STRANGER_INTERVAL } else { PROBE_INTERVAL })))?;
     }
 }

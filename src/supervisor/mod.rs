@@ -9,12 +9,13 @@ mod belongings;
 mod diagnosis;
 pub mod disk;
 mod ephemeral;
+mod fresh;
 mod held;
 mod listener;
 mod namespaces;
 pub mod orphan;
 mod ports;
-mod program;
+pub mod program;
 mod readiness;
 mod restart;
 mod server;
@@ -30,18 +31,21 @@ use std::time::{Duration, Instant};
 use self::belongings::Belongings;
 use self::diagnosis::{Cause, Fault};
 pub use self::ephemeral::Ephemeral;
+pub use self::fresh::make_database;
 pub use self::ports::{Endpoints, check as check_ports};
 use self::readiness::Pulse;
 use self::restart::{History, Prospect};
-use self::server::Server;
+pub use self::server::{Server, in_words};
 use crate::clock::{after, unix_time, utc};
 use crate::config::Managed;
 use crate::database::{Database, Making};
 use crate::error::{Result, one_line};
 use crate::events::{Event, Events, Halt};
+use crate::exchange;
 use crate::home::Home;
 use crate::install::Installed;
 use crate::log_file;
+use crate::record::{Program, Record, Refusal};
 use crate::state::{Lifetime, Phase, Process, Retry};
 use crate::sys;
 use crate::tenure::Tenure;
@@ -51,6 +55,8 @@ use crate::terminal::{Mark, Terminal};
 /// 14 to 15 s, for its inner services do not find each other there while they
 /// stop (measured on 1.9.1).
 pub const STOP_GRACE: Duration = Duration::from_secs(25);
+/// Lines of the log among which is the first.
+const BANNER_WITHIN: usize = 100;
 const HUNG_GRACE: Duration = Duration::from_secs(5);
 /// One interruption may arrive twice: terminals, `timeout` and supervisors send
 /// it to a process and to its group.
@@ -67,6 +73,11 @@ pub struct Plan<'a> {
     /// Where `start` was typed: relative paths among Temporal's arguments
     /// begin here.
     pub directory: PathBuf,
+    /// What the record of the database is to say of it.
+    pub program: Program,
+    pub refusal: Option<Refusal>,
+    /// What the header of the log adds.
+    pub remark: String,
 }
 
 /// What is said and done once it serves.
@@ -87,7 +98,7 @@ pub struct Supervisor<'a> {
     log: File,
     /// Where the current server's lines begin in the log.
     log_start: u64,
-    events: Events,
+    events: &'a mut Events,
     terminal: &'a mut Terminal,
     tenure: &'a mut Tenure,
     belongings: Belongings,
@@ -116,7 +127,7 @@ enum Watched {
 impl<'a> Supervisor<'a> {
     pub fn new(
         plan: Plan<'a>,
-        events: Events,
+        events: &'a mut Events,
         terminal: &'a mut Terminal,
         tenure: &'a mut Tenure,
     ) -> Result<Supervisor<'a>> {
@@ -160,6 +171,7 @@ impl<'a> Supervisor<'a> {
         self.terminal.line(Mark::Info, &how_to_use(&self.plan.endpoints.address(), on_ready.stop));
         self.terminal.line(Mark::Done, "Stigmer Daemon Ready.");
         (on_ready.then)(self.terminal);
+        self.note_program();
         self.events.watchdog = self.tenure.watchdog();
         loop {
             match self.watch()? {
@@ -239,6 +251,7 @@ impl<'a> Supervisor<'a> {
         if let Started::Serving = started {
             if let Some(database) = &self.plan.database {
                 database.has_served();
+                exchange::commit(database, self.plan.home, self.terminal)?;
             }
             started = self.establish_namespaces()?;
         }
@@ -246,6 +259,7 @@ impl<'a> Supervisor<'a> {
             Started::Serving => {
                 if phase == Phase::Starting {
                     self.terminal.line(Mark::Done, &format!("Temporal Server started (PID: {pid})"));
+                    self.learn_version();
                 }
                 self.belongings.note_database(&self.plan);
                 self.tenure.state.times_ready += 1;
@@ -257,6 +271,27 @@ impl<'a> Supervisor<'a> {
             }
         }
         Ok(started)
+    }
+
+    /// Learns which Temporal the database is of. An executable that is not ours has
+    /// named its version in the log.
+    fn learn_version(&mut self) {
+        if self.plan.database.is_none() {
+            return;
+        }
+        let version = &mut self.plan.program.version;
+        if version.is_none() {
+            let lines = log_file::quote(&self.plan.home.instance.log(), self.log_start, BANNER_WITHIN);
+            *version = lines.iter().find_map(|line| diagnosis::version_in_banner(line));
+        }
+        self.tenure.state.database_version = version.as_ref().map(ToString::to_string);
+    }
+
+    /// Notes it for the next start.
+    fn note_program(&mut self) {
+        if let Some(database) = &self.plan.database {
+            Record::note(database.path(), self.plan.program.clone(), self.plan.refusal.take());
+        }
     }
 
     fn note_failure(&self) {
@@ -441,7 +476,7 @@ impl<'a> Supervisor<'a> {
         if !is_suspect {
             return Ok(false);
         }
-        let aside = database.move_aside()?;
+        let aside = database.move_aside(".broken")?;
         let text = format!("The database was never completed; moved it to {} and making a new one.", aside.display());
         self.terminal.line(Mark::Warning, &text);
         Ok(true)
@@ -453,8 +488,10 @@ impl<'a> Supervisor<'a> {
         let version = self.plan.installed.version.as_ref().map_or("of the user".into(), ToString::to_string);
         let ui = endpoints.ui_url().unwrap_or_else(|| "no UI".into());
         let (time, stigmer) = (utc(unix_time()), env!("CARGO_PKG_VERSION"));
-        let header =
-            format!("=== {time} stigmer {stigmer}: Temporal {version} on {}, {ui}{remark}\n", endpoints.frontend);
+        let header = format!(
+            "=== {time} stigmer {stigmer}: Temporal {version} on {}, {ui}{}{remark}\n",
+            endpoints.frontend, self.plan.remark
+        );
         let _ = self.log.write_all(header.as_bytes());
     }
 

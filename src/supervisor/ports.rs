@@ -77,7 +77,7 @@ impl Choice {
 /// as a connection that was closed on this side waits (Linux: 60 s). Temporal
 /// may listen there all the same. Where the kernel gives ports in order
 /// (macOS) this is not needed, and does no harm.
-fn free(ip: IpAddr) -> io::Result<(SocketAddr, TcpListener)> {
+pub fn free(ip: IpAddr) -> io::Result<(SocketAddr, TcpListener)> {
     let listener = TcpListener::bind((ip, 0))?;
     let address = listener.local_addr()?;
     let client = TcpStream::connect(local(ip, address.port()))?;

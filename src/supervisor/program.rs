@@ -8,10 +8,13 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use super::Plan;
+use super::server::prepare_environment;
 use crate::error::Result;
+use crate::home::Home;
 use crate::{ownership, sys};
 
 pub struct Program {
@@ -21,22 +24,31 @@ pub struct Program {
 }
 
 impl Program {
-    pub fn look_at(plan: &Plan<'_>) -> Result<Program> {
-        let executable = &plan.installed.executable;
-        let installation = &plan.home.installation;
-        if *executable != installation.executable() {
-            return Ok(Program { directory: None, path: executable.clone() });
+    pub fn look_at(home: &Home, executable: &Path) -> Result<Program> {
+        let installation = &home.installation;
+        if executable.parent() != Some(&installation.directory) {
+            return Ok(Program { directory: None, path: executable.to_owned() });
         }
-        let owner = ownership::create_root(plan.home.root())?;
+        let owner = ownership::create_root(home.root())?;
         let directory = ownership::hold(&installation.directory, owner)?;
         let held = executable.file_name().map(Path::new).and_then(|name| path_in(&directory, name));
-        let path = held.unwrap_or_else(|| executable.clone());
+        let path = held.unwrap_or_else(|| executable.to_owned());
         // What is missing is reported by the attempt to execute it.
         if path.exists() {
             ownership::check_executable(&path, executable, owner)?;
         }
         Ok(Program { directory: Some(directory), path })
     }
+}
+
+/// A command that executes it as it was looked at; the program is to be held
+/// until then.
+pub fn command(home: &Home, executable: &Path) -> Result<(Command, Program)> {
+    let program = Program::look_at(home, executable)?;
+    let mut command = Command::new(&program.path);
+    command.arg0(executable);
+    prepare_environment(&mut command, &home.installation.directory);
+    Ok((command, program))
 }
 
 /// A path to `name` that begins in `directory` itself, where the system has one.

@@ -35,18 +35,27 @@ pub struct Server {
 
 impl Server {
     pub fn spawn(plan: &Plan<'_>, log: &File) -> Result<Server> {
-        let log = || log.try_clone().map_err(|cause| Error::io("open", "the log", &cause));
-        let program = Program::look_at(plan)?;
+        let program = Program::look_at(plan.home, &plan.installed.executable)?;
         let mut command = command(plan, &program.path);
-        command.stdin(Stdio::null()).stdout(log()?).stderr(log()?);
+        write_to(&mut command, log)?;
         // Kept open by the server: the lock shows that the database is in use as
         // long as the server lives, even when this process does not; a script
         // is read by its interpreter through the directory.
         let lock = plan.database.as_ref().map(|database| database.lock().file());
         // What is in memory alone needs no time to be saved.
         let at_our_death = if plan.database.is_some() { SIGTERM } else { SIGKILL };
-        sys::prepare_server(&mut command, lock.into_iter().chain(&program.directory), at_our_death);
-        let child = command.spawn().map_err(|cause| cannot_execute(&plan.installed.executable, &cause))?;
+        let held = lock.into_iter().chain(&program.directory);
+        Server::launch(command, held, at_our_death).map_err(|cause| cannot_execute(&plan.installed.executable, &cause))
+    }
+
+    /// Any other program, to be held in the same way.
+    pub fn launch<'f>(
+        mut command: Command,
+        held: impl Iterator<Item = &'f File>,
+        at_our_death: i32,
+    ) -> io::Result<Server> {
+        sys::prepare_server(&mut command, held, at_our_death);
+        let child = command.spawn()?;
         let pid = child.id();
         Ok(Server { child: Some(child), pid })
     }
@@ -121,6 +130,19 @@ fn command(plan: &Plan<'_>, program: &Path) -> Command {
         // The last one counts.
         command.arg("--db-filename").arg(name);
     }
+    let home = plan.database.as_ref().and_then(|database| database.path().parent()).unwrap_or(&plan.directory);
+    prepare_environment(&mut command, home);
+    command
+}
+
+pub fn write_to(command: &mut Command, log: &File) -> Result<()> {
+    let log = || log.try_clone().map_err(|cause| Error::io("open", "the log", &cause));
+    command.stdin(Stdio::null()).stdout(log()?).stderr(log()?);
+    Ok(())
+}
+
+/// What every Temporal of ours needs; `home` is for one that has none.
+pub fn prepare_environment(command: &mut Command, home: &Path) {
     // A TEMPORAL_ENV that is not in the user's file ends even a server.
     for name in environment::foreign(&std::env::vars_os().collect::<Vec<_>>()) {
         command.env_remove(name);
@@ -130,13 +152,11 @@ fn command(plan: &Plan<'_>, program: &Path) -> Command {
     }
     // Without one, in a container with no /etc/passwd, Temporal 1.9.1 ends
     // with "user: Current requires cgo or $USER set in environment".
-    let home = plan.database.as_ref().and_then(|database| database.path().parent()).unwrap_or(&plan.directory);
     for (name, value) in [("USER", "stigmer".as_ref()), ("HOME", home.as_os_str())] {
         if std::env::var_os(name).is_none_or(|value| value.is_empty()) {
             command.env(name, value);
         }
     }
-    command
 }
 
 /// Whether the Web UI of this CLI can be kept from asking newsfeed.temporal.io,
@@ -193,7 +213,7 @@ fn absolute(arguments: &[OsString], directory: &Path) -> Vec<OsString> {
     arguments.iter().map(whole).collect()
 }
 
-fn cannot_execute(executable: &Path, cause: &io::Error) -> Error {
+pub fn cannot_execute(executable: &Path, cause: &io::Error) -> Error {
     let error = Error::new(format!("cannot execute {}: {}", executable.display(), reason(cause)));
     match cause.raw_os_error() {
         Some(libc::ENOEXEC) => error.hint("it is not an executable for this machine"),

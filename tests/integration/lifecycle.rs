@@ -651,7 +651,8 @@ fn status_shows_everything_about_a_running_daemon() {
     assert_eq!(state["home"].text(), home.path().to_str().unwrap());
     assert_eq!(state["database"].text(), home.database().to_str().unwrap());
     assert_eq!(state["log"].text(), home.log().to_str().unwrap());
-    assert_eq!(state.len(), 13);
+    assert_eq!(state["database_version"].text(), "9.9.9");
+    assert_eq!(state.len(), 14);
     let text = home.stigmer(["local", "status"]).run();
     text.success().stdout_has("running and ready").stdout_has(&address).stdout_has(&url);
     text.stdout_has(&last_start(&home).to_string()).stdout_has(&daemon_pid(&home).to_string());

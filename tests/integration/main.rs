@@ -25,3 +25,4 @@ mod never;
 mod readme;
 mod run;
 mod service;
+mod upgrade;

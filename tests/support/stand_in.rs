@@ -27,6 +27,11 @@
 //!     hang-calls                 they are never answered
 //!     forget-namespaces          a search attribute is refused at first, as
 //!                                if its namespace were not there
+//!     refuse-home VERSION        that version fails on the home's database
+//!     hold-home VERSION          it never serves it
+//!
+//! With a line `stand-in VERSION SCHEMA` behind its executable it is that version,
+//! and makes real databases, by the program `sqlite3`, of one of two schemas.
 //!
 //! `never-serve`, `hang`, `wait-to-listen`, `ignore-term` and those about calls
 //! are looked up each time, the others at the start. A file `$STAND_IN_DIR/crash` ends it at once: with the exit
@@ -63,7 +68,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["--version"] => println!("temporal version 9.9.9 (Server 9.9.9, UI 9.9.9)"),
+        ["--version"] => println!("temporal version {} (Server 9.9.9, UI 9.9.9)", identity().0),
         ["env"] => std::env::vars_os().for_each(|(name, value)| println!("{}={}", name.display(), value.display())),
         ["__complete", ..] => println!("workflow\tManage: workflows\noperator\tManage operators\n:4"),
         ["grandchild"] => loop {
@@ -101,6 +106,16 @@ fn serve(options: &[&str], arguments: &[String]) {
     if let Some(database) = &database {
         open(database);
     }
+    let is_told = |name: &str| {
+        let is_home = database.as_ref().is_some_and(|path| path.ends_with("temporal.db"));
+        is_home && behaviour(name).is_some_and(|version| version == identity().0)
+    };
+    if is_told("refuse-home") {
+        fail("failing on this database as requested");
+    }
+    while is_told("hold-home") {
+        thread::sleep(POLL);
+    }
     while behaviour("wait-to-listen").is_some() {
         thread::sleep(POLL);
     }
@@ -120,7 +135,7 @@ fn serve(options: &[&str], arguments: &[String]) {
         let grandchild = Command::new(this).arg("grandchild").spawn().unwrap_or_else(|error| fail(&error.to_string()));
         append("grandchildren", &grandchild.id().to_string());
     }
-    println!("Temporal CLI 9.9.9 (Server 9.9.9, UI 9.9.9)\n\nTemporal Server:  {ip}:{port}");
+    println!("Temporal CLI {} (Server 9.9.9, UI 9.9.9)\n\nTemporal Server:  {ip}:{port}", identity().0);
     let _ = io::stdout().flush();
     let serving_from = Instant::now() + Duration::from_millis(number("slow-start").unwrap_or(0));
     thread::spawn(move || accept(&frontend, move |stream| answer_calls(stream, serving_from)));
@@ -271,6 +286,12 @@ fn open(name: &PathBuf) {
     if !name.exists() && database.exists() {
         fail("failed setting up schema: SQL logic error: table namespaces already exists (1)");
     }
+    if let Some(schema) = identity().1 {
+        if !database.exists() {
+            make(database, schema);
+        }
+        return;
+    }
     match fs::read(database) {
         Ok(content) if content == HEALTHY_SCHEMA => {}
         Ok(_) => {
@@ -287,6 +308,55 @@ fn open(name: &PathBuf) {
             }
         }
         Err(error) => fail(&format!("unable to open database file {}: {error}", database.display())),
+    }
+}
+
+/// Version and schema.
+fn identity() -> (String, Option<usize>) {
+    let bytes = std::env::current_exe().and_then(fs::read).unwrap_or_default();
+    let end = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(64)..]).into_owned();
+    let told = end.rsplit_once("\nstand-in ").and_then(|(_, told)| told.trim_end().split_once(' '));
+    match told {
+        Some((version, schema)) => (version.to_owned(), schema.parse().ok()),
+        None => ("9.9.9".into(), None),
+    }
+}
+
+/// The tables of each schema, and one row. The second has a table, a column
+/// and a generated one more, and an index for search of its own.
+const SCHEMAS: [&str; 2] = [
+    "CREATE TABLE namespaces(id TEXT PRIMARY KEY, data BLOB NOT NULL);
+    CREATE TABLE queue(topic TEXT, number INT, PRIMARY KEY (topic, number)) WITHOUT ROWID;
+    CREATE TABLE executions(id TEXT PRIMARY KEY, data BLOB, words TEXT);
+    CREATE VIRTUAL TABLE search USING fts5(words, content='executions');
+    CREATE TRIGGER added AFTER INSERT ON executions BEGIN
+      INSERT INTO search(rowid, words) VALUES (new.rowid, new.words); END;
+    CREATE TRIGGER deleted AFTER DELETE ON executions BEGIN
+      INSERT INTO search(search, rowid, words) VALUES ('delete', old.rowid, old.words); END;
+    INSERT INTO namespaces VALUES ('system', x'00');",
+    "CREATE TABLE namespaces(id TEXT PRIMARY KEY, data BLOB NOT NULL);
+    CREATE TABLE queue(topic TEXT, number INT, PRIMARY KEY (topic, number)) WITHOUT ROWID;
+    CREATE TABLE chasm(id TEXT PRIMARY KEY, data BLOB);
+    CREATE TABLE executions(id TEXT PRIMARY KEY, data BLOB, words TEXT, extra TEXT,
+      length INT GENERATED ALWAYS AS (length(words)) STORED);
+    CREATE INDEX by_length ON executions(length);
+    CREATE VIRTUAL TABLE search USING fts5(words, extra, content='executions');
+    CREATE TRIGGER added AFTER INSERT ON executions BEGIN
+      INSERT INTO search(rowid, words, extra) VALUES (new.rowid, new.words, new.extra); END;
+    CREATE TRIGGER deleted AFTER DELETE ON executions BEGIN
+      INSERT INTO search(search, rowid, words, extra) VALUES ('delete', old.rowid, old.words, old.extra); END;
+    INSERT INTO namespaces VALUES ('system', x'00');",
+];
+
+fn make(database: &Path, schema: usize) {
+    let made = Command::new("/usr/bin/env")
+        .env("PATH", std::env::var_os("STAND_IN_PATH").unwrap_or_else(|| "/usr/bin:/bin".into()))
+        .args(["sqlite3", "-batch", "-bail", "-init", "/dev/null"])
+        .arg(database)
+        .arg(SCHEMAS[schema - 1])
+        .status();
+    if !made.is_ok_and(|status| status.success()) {
+        fail(&format!("unable to open database file {}: no sqlite3", database.display()));
     }
 }
 

@@ -9,7 +9,17 @@ use std::process::{Command, Stdio};
 /// number: a system call that creates, writes, renames, removes or syncs
 /// something. Returns the number of changes before it started a process of its
 /// own, at which it is killed too; `Err` when the system does not let us trace.
-pub fn kill_at_change(mut command: Command, number: usize) -> io::Result<usize> {
+pub fn kill_at_change(command: Command, number: usize) -> io::Result<usize> {
+    trace(command, number, false)
+}
+
+/// The same, with the processes that it starts meanwhile, which are not traced;
+/// it may also end by itself.
+pub fn kill_at_any_change(command: Command, number: usize) -> io::Result<usize> {
+    trace(command, number, true)
+}
+
+fn trace(mut command: Command, number: usize, may_spawn: bool) -> io::Result<usize> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // SAFETY: the call may be made between fork and exec.
     unsafe {
@@ -26,6 +36,9 @@ pub fn kill_at_change(mut command: Command, number: usize) -> io::Result<usize> 
         // SAFETY: `status` is ours, the child is ours and not reaped yet.
         let waited = unsafe { libc::waitpid(pid, &mut status, libc::__WALL) };
         assert_eq!(waited, pid, "{}", io::Error::last_os_error());
+        if may_spawn && (libc::WIFEXITED(status) || libc::WIFSIGNALED(status)) {
+            return Ok(changes);
+        }
         assert!(libc::WIFSTOPPED(status), "it ended by itself after {changes} changes, status {status:#x}");
         // A signal that is meant for the child goes on to it.
         let mut deliver = 0;
@@ -40,6 +53,7 @@ pub fn kill_at_change(mut command: Command, number: usize) -> io::Result<usize> 
             }
             signal if signal == libc::SIGTRAP | 0x80 => {
                 match entered(pid).map_or(Call::Other, |(number, arguments)| judge(number, arguments)) {
+                    Call::Spawn if may_spawn => {}
                     Call::Spawn => return Ok(kill(pid, changes)),
                     Call::Change if changes == number => return Ok(kill(pid, changes)),
                     Call::Change => changes += 1,

@@ -29,6 +29,8 @@ mod own_file;
 mod ownership;
 #[path = "../../../src/pinned.rs"]
 mod pinned;
+#[path = "../../../src/record.rs"]
+mod record;
 #[path = "../../../src/release.rs"]
 pub mod release;
 #[path = "../../../src/sys/mod.rs"]
