@@ -15,3 +15,4 @@ mod journey;
 mod never;
 mod proxy;
 mod tools;
+mod upgrade;

