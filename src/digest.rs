@@ -49,6 +49,11 @@ impl<R: Read> HashingReader<R> {
         HashingReader { inner, hasher: Sha256::new() }
     }
 
+    /// The reader itself, for what need not be hashed.
+    pub fn inner(&mut self) -> &mut R {
+        &mut self.inner
+    }
+
     /// The digest of all that was read.
     pub fn finish(self) -> Digest {
         Digest(self.hasher.finalize().into())

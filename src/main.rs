@@ -22,6 +22,7 @@
 //!    │     network       one request: proxy, certificates, redirects
 //!    │     connection    to the address that answers, as long as enough comes
 //!    │     download      the body, over connections that come and go
+//!    │     kept          what came of it, for the next process
 //!    │     failure       why it failed, from the socket to the user
 //!    │     unpack        tar.gz ──> the executable, hashed on its way
 //!    │     partial       the file being made

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use crate::clock::{unix_time, utc};
@@ -89,6 +89,14 @@ impl Stream {
         }
     }
 
+    fn descriptor(self) -> Option<RawFd> {
+        match self {
+            Stream::Stdout => Some(io::stdout().as_raw_fd()),
+            Stream::Stderr => Some(io::stderr().as_raw_fd()),
+            Stream::Nowhere => None,
+        }
+    }
+
     fn columns(self) -> usize {
         let columns = match self {
             Stream::Stdout => sys::columns(io::stdout()),
@@ -157,6 +165,13 @@ impl Terminal {
         let begin = if std::mem::take(&mut self.transient) { "\r\x1b[K" } else { "" };
         self.stream.write(&format!("{begin}{} {text}\n", self.style.mark(mark)), WRITE_LIMIT);
         write_log(self.log.as_mut(), self.style, mark, &text);
+    }
+
+    /// Where its lines go and how the last one begins, for whom a signal leaves
+    /// no time for more. On a terminal it comes below the progress.
+    pub fn last_line(&self) -> (Option<RawFd>, &'static str, String) {
+        let end = if self.stream.is_terminal() { "\n" } else { "" };
+        (self.stream.descriptor(), end, self.style.mark(Mark::Info))
     }
 
     /// A warning that need not be repeated: the second time it says nothing.

@@ -2,7 +2,8 @@
 //!
 //! `Download` is a plain `Read`: a dropped, reset or stalled connection is
 //! continued with a range request from where it was, and the decoder above
-//! never notices. What cannot be continued ends it with a `Failure`.
+//! never notices; so is one that an earlier process began, and `Kept` kept.
+//! What cannot be continued ends it with a `Failure`.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,6 +17,7 @@ use ureq::http::{HeaderMap, Response};
 
 use super::connection::{MIN_BYTES, is_tick};
 use super::failure::Failure;
+use super::kept::Kept;
 use super::network::{Client, io_cause};
 use crate::error::{Error, reason};
 use crate::release::Location;
@@ -50,9 +52,10 @@ impl<'a> Download<'a> {
         location: &'a Location,
         missing: Error,
         progress: &'a mut Progress,
+        kept: Option<&'a mut Kept>,
     ) -> Result<Download<'a>, Failure> {
         let source = match location {
-            Location::Url(url) => Source::Http(Http::new(client, url, missing)),
+            Location::Url(url) => Source::Http(Http::new(client, url, missing, kept)),
             Location::File(path) => {
                 let (file, total) = open_local(path).map_err(|cause| match cause.kind() {
                     io::ErrorKind::NotFound => missing,
@@ -114,6 +117,8 @@ struct Http<'a> {
     client: &'a Client,
     url: &'a str,
     missing: Error,
+    /// What earlier processes left, and what comes now.
+    kept: Option<&'a mut Kept>,
     connection: Option<Connected>,
     /// What the first answer said of the file.
     identity: Option<Identity>,
@@ -142,8 +147,10 @@ struct Identity {
 }
 
 impl<'a> Http<'a> {
-    fn new(client: &'a Client, url: &'a str, missing: Error) -> Http<'a> {
-        Http { client, url, missing, connection: None, identity: None, position: 0, failures: 0, failed_at: 0 }
+    fn new(client: &'a Client, url: &'a str, missing: Error, kept: Option<&'a mut Kept>) -> Http<'a> {
+        let known = kept.as_ref().and_then(|kept| kept.identity());
+        let identity = known.map(|(validator, total)| Identity { validator: validator.clone(), total: Some(*total) });
+        Http { client, url, missing, kept, connection: None, identity, position: 0, failures: 0, failed_at: 0 }
     }
 
     /// Bytes of the whole file, where they are known.
@@ -168,6 +175,13 @@ impl<'a> Http<'a> {
     /// Reads from the connection, which is made where there is none and given
     /// up when it fails. None: nothing came for now.
     fn read_once(&mut self, buffer: &mut [u8], progress: &mut Progress) -> Result<Option<usize>, Failure> {
+        if let Some(kept) = &mut self.kept {
+            // What cannot be read is as good as another file's.
+            let count = kept.read(buffer).map_err(|_| Failure::Changed)?;
+            if count > 0 {
+                return Ok(Some(count));
+            }
+        }
         let mut connected = match self.connection.take() {
             Some(connected) => connected,
             None if self.total() == Some(self.position) => return Ok(Some(0)),
@@ -188,7 +202,12 @@ impl<'a> Http<'a> {
             Ok(0) if *skip > 0 || self.total().is_some_and(|total| total != self.position) => {
                 return Err(lost(host, &io::ErrorKind::UnexpectedEof.into()));
             }
-            Ok(count) if *skip == 0 => Some(count),
+            Ok(count) if *skip == 0 => {
+                if let Some(kept) = &mut self.kept {
+                    kept.append(&buffer[..count]);
+                }
+                Some(count)
+            }
             Ok(count) => {
                 *skip -= count as u64;
                 None
@@ -235,6 +254,9 @@ impl<'a> Http<'a> {
                 let identity = Identity::of_whole(response.headers());
                 if known.as_ref().is_some_and(|known| *known != identity) {
                     return Err(Failure::Changed);
+                }
+                if let (None, Some(kept)) = (known, &mut self.kept) {
+                    kept.begin(identity.validator.as_deref(), identity.total);
                 }
                 self.identity = Some(identity);
                 position

@@ -3,16 +3,18 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 
 use super::download::Download;
 use super::failure::Failure;
+use super::kept::Kept;
 use super::network::{Client, Settings, WRONG_ANSWER};
 use super::partial::Partial;
 use super::receipt::{Receipt, modified, next_path};
 use super::trust::Trust;
 use super::unpack::{Fault, Unpacked, unpack};
-use super::{Installed, partial_path};
+use super::{Installed, kept_path, partial_path};
 use crate::config::Managed;
 use crate::digest::HashingReader;
 use crate::error::{Error, Result};
@@ -25,7 +27,8 @@ use crate::terminal::{Mark, Terminal};
 const MAX_FRESH_STARTS: u32 = 3;
 
 /// A Temporal that is verified, durable and executable, but not yet in place.
-/// Dropped before it is, or ended by a signal, it leaves nothing behind.
+/// Dropped before it is, or ended by a signal, it leaves nothing behind but the
+/// archive that is kept.
 pub struct Fetched<'a> {
     home: &'a Home,
     partial: Partial,
@@ -55,7 +58,8 @@ pub fn fetch<'a>(
     }
     // Made before the first request, so that a home that cannot be written to
     // is reported before 45 MB have come.
-    let partial = Partial::create(partial_path(home))?;
+    let mut kept = Kept::open(kept_path(home), location.to_string());
+    let partial = Partial::create(partial_path(home), kept.extent(), terminal)?;
     let settings = match location {
         Location::Url(_) => Settings::from_environment(variable),
         // Nothing is requested, so nothing that is wrong with them matters.
@@ -63,8 +67,14 @@ pub fn fetch<'a>(
     };
     let client = Client::new(settings)?;
     let trust = Trust::of(&asset, &config.mirror.value, &client, terminal)?;
-    let archive = Archive { client, asset, location, trust };
-    let (file, unpacked) = archive.download(&partial, terminal)?;
+    let is_hashed = matches!(trust, Trust::Listed(_));
+    let mut archive = Archive { client, asset, location, trust, is_hashed };
+    let (file, unpacked) = archive.download(&partial, &mut kept, terminal).inspect_err(|_| {
+        let extent = kept.extent();
+        if !extent.is_empty() {
+            terminal.line(Mark::Info, &extent.to_string());
+        }
+    })?;
     let metadata = partial.complete(file)?;
     let receipt = Receipt {
         version: archive.asset.version,
@@ -103,6 +113,7 @@ impl Fetched<'_> {
             self.receipt.write(&next)?;
             fs::rename(self.executable(), &executable)?;
             fs::rename(&next, &receipt)?;
+            let _ = fs::remove_file(kept_path(self.home));
             // The names are on disk when the directory is.
             File::open(&installation.directory)?.sync_all()
         };
@@ -118,45 +129,67 @@ struct Archive {
     asset: Asset,
     location: Location,
     trust: Trust,
+    /// Whether its own digest is taken. Where that of the executable is known it
+    /// decides, and the archive's is asked for only if it is another one: that
+    /// saves more than it costs to keep the archive.
+    is_hashed: bool,
 }
 
 impl Archive {
     /// Streams it into `partial`: the executable, verified, in its file.
-    fn download(&self, partial: &Partial, terminal: &mut Terminal) -> Result<(File, Unpacked)> {
+    fn download(&mut self, partial: &Partial, kept: &mut Kept, terminal: &mut Terminal) -> Result<(File, Unpacked)> {
+        // What an earlier process kept may be damaged, or of another file that
+        // looked the same from here; what comes in one go is not.
+        let mut is_found = !kept.extent().is_empty();
         for _ in 0..=MAX_FRESH_STARTS {
-            if let Some(downloaded) = self.attempt(partial, terminal)? {
-                return Ok(downloaded);
+            let mut file = partial.open()?;
+            match self.attempt(&mut file, partial.directory(), kept, terminal) {
+                Ok(unpacked) => return Ok((file, unpacked)),
+                Err(Fault::Download(Failure::Changed)) => {}
+                Err(Fault::Distrusted(_)) if !self.is_hashed => {
+                    self.is_hashed = true;
+                    kept.rewind();
+                    continue;
+                }
+                Err(Fault::Refused(_) | Fault::Distrusted(_)) if is_found => {}
+                Err(fault) => {
+                    if !matches!(fault, Fault::Download(_)) {
+                        kept.discard();
+                    }
+                    return Err(self.explain(fault, partial));
+                }
             }
+            kept.discard();
+            is_found = false;
         }
         Err(Failure::Changed.of(&self.location))
     }
 
-    /// One pass over the network's bytes, of which only the executable's are
-    /// kept. None: the file changed meanwhile, and all has to begin again.
-    fn attempt(&self, partial: &Partial, terminal: &mut Terminal) -> Result<Option<(File, Unpacked)>> {
-        let Archive { client, asset, location, trust } = self;
-        let mut file = partial.open()?;
+    /// One pass over the archive's bytes, of which only the executable's go to
+    /// `file`.
+    fn attempt(
+        &self,
+        file: &mut File,
+        directory: &Path,
+        kept: &mut Kept,
+        terminal: &mut Terminal,
+    ) -> Result<Unpacked, Fault> {
+        let Archive { client, asset, location, trust, is_hashed } = self;
         let doing = match location {
             Location::Url(_) => "Downloading",
             Location::File(_) => "Unpacking",
         };
         let mut progress =
             terminal.progress(&format!("{doing} Temporal CLI v{} ({})...", asset.version, asset.platform));
-        let download = Download::open(client, location, self.missing(), &mut progress);
-        let mut reader = HashingReader::new(download.map_err(|failure| failure.of(location))?);
-        let free = || sys::free_space(partial.directory());
-        let unpacked = match unpack(&mut reader, trust.limit(), &mut file, free) {
-            Err(Fault::Download(Failure::Changed)) => return Ok(None),
-            result => result.map_err(|fault| self.explain(fault, partial))?,
-        };
-        trust.verify(reader.finish(), &unpacked).map_err(|why| {
-            Error::new(format!("cannot trust {location}: {why}")).hint(
-                "nothing of it was kept; something on the way changed it, or the mirror is wrong: \
-                 check --mirror and your proxy",
-            )
-        })?;
+        let download = Download::open(client, location, self.missing(), &mut progress, Some(kept));
+        let mut reader = HashingReader::new(download.map_err(Fault::Download)?);
+        let stream: &mut dyn Read = if *is_hashed { &mut reader } else { reader.inner() };
+        let unpacked = unpack(stream, trust.limit(), file, || sys::free_space(directory))?;
+        if *is_hashed || !trust.accepts(unpacked.sha256) {
+            trust.verify(reader.finish(), &unpacked).map_err(Fault::Distrusted)?;
+        }
         progress.finish();
-        Ok(Some((file, unpacked)))
+        Ok(unpacked)
     }
 
     fn missing(&self) -> Error {
@@ -177,6 +210,10 @@ impl Archive {
                 Error::new(format!("cannot unpack {}: {why}", self.location))
                     .hint(format!("nothing of it was kept; {next}"))
             }
+            Fault::Distrusted(why) => Error::new(format!("cannot trust {}: {why}", self.location)).hint(
+                "nothing of it was kept; something on the way changed it, or the mirror is wrong: \
+                 check --mirror and your proxy",
+            ),
             Fault::Write(cause) => Error::io_in_home("write", partial.path(), &cause),
             Fault::NoSpace { needed, free } => {
                 let directory = partial.directory().display();

@@ -10,6 +10,7 @@ mod download;
 mod executable;
 mod failure;
 mod fetch;
+mod kept;
 mod network;
 mod partial;
 mod receipt;
@@ -54,6 +55,15 @@ pub fn find(config: &Managed, home: &Home, terminal: &mut Terminal) -> Result<Fo
         return Ok(Found::Usable(Installed { executable: path.clone(), version: None }));
     }
     remove_leftovers(home)?;
+    let found = look(config, home, terminal)?;
+    if let Found::Usable(_) = found {
+        // It is of another version, or of what has been installed since.
+        let _ = own_file::remove_if_present(&kept_path(home));
+    }
+    Ok(found)
+}
+
+fn look(config: &Managed, home: &Home, terminal: &mut Terminal) -> Result<Found> {
     let exists = |path: &Path| fs::symlink_metadata(path).is_ok();
     let (executable, wanted) = (home.installation.executable(), &config.version);
     let mut fallback = None;
@@ -86,6 +96,11 @@ pub fn find(config: &Managed, home: &Home, terminal: &mut Terminal) -> Result<Fo
 
 fn partial_path(home: &Home) -> PathBuf {
     home.installation.directory.join(".temporal.partial")
+}
+
+/// What came of a download that has not been finished.
+fn kept_path(home: &Home) -> PathBuf {
+    home.installation.directory.join(".temporal.download")
 }
 
 /// Clears away what a killed run left behind.

@@ -1,13 +1,18 @@
 //! The file that is being made, under a name of its own until it is whole.
 
 use std::fs::{self, File, Metadata};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::kept::Extent;
 use crate::error::{Error, Result};
+use crate::terminal::Terminal;
 use crate::{own_file, sys};
 
-/// Removed when this is dropped, and when a signal ends the process.
+/// Removed when this is dropped, and when a signal ends the process, which then
+/// says what is kept.
 pub struct Partial {
     path: PathBuf,
     removed_on_signal: Option<sys::Handlers>,
@@ -15,9 +20,18 @@ pub struct Partial {
 
 impl Partial {
     /// Makes the file; nothing may be there.
-    pub fn create(path: PathBuf) -> Result<Partial> {
+    pub fn create(path: PathBuf, kept: Arc<Extent>, terminal: &Terminal) -> Result<Partial> {
+        let (output, end, mark) = terminal.last_line();
+        let words = move |mut buffer: &mut [u8]| {
+            let room = buffer.len();
+            let _ = match kept.is_empty() {
+                true => write!(buffer, "{end}"),
+                false => writeln!(buffer, "{end}{mark} {kept}"),
+            };
+            room - buffer.len()
+        };
         let create = || {
-            let removed_on_signal = sys::remove_on_signal(&path)?;
+            let removed_on_signal = sys::remove_on_signal(&path, output, words)?;
             own_file::open(&path, File::options().write(true).create_new(true))?;
             Ok(removed_on_signal)
         };
@@ -38,10 +52,10 @@ impl Partial {
         self.path.parent().unwrap_or(Path::new("/"))
     }
 
-    /// The file to write to, empty.
+    /// The file to write to, empty; a new one, as the one before may have other
+    /// names.
     pub fn open(&self) -> Result<File> {
-        own_file::open(&self.path, File::options().write(true).truncate(true))
-            .map_err(|cause| Error::io_in_home("write", &self.path, &cause))
+        own_file::create(&self.path).map_err(|cause| Error::io_in_home("write", &self.path, &cause))
     }
 
     /// Makes what was written to `file` executable and durable. Closes it: the
@@ -66,7 +80,7 @@ impl Drop for Partial {
 mod tests {
     use super::*;
     use crate::scratch::Scratch;
-    use std::io::Write;
+    use crate::terminal::Stream;
     use std::process::Command;
     use std::time::{Duration, Instant};
 
@@ -75,8 +89,9 @@ mod tests {
         let scratch = Scratch::new();
         let path = scratch.join("temporal");
         let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-        let partial = Partial::create(path.clone()).unwrap();
-        assert!(Partial::create(path.clone()).is_err());
+        let create = || Partial::create(path.clone(), Arc::default(), &Terminal::new(Stream::Nowhere, &|_| None));
+        let partial = create().unwrap();
+        assert!(create().is_err());
         partial.open().unwrap().write_all(b"#!/bin/sh\nexit 9 # of an earlier attempt").unwrap();
         let mut file = partial.open().unwrap();
         file.write_all(b"#!/bin/sh\nexit 7\n").unwrap();

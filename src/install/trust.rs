@@ -35,7 +35,9 @@ impl Trust {
         let mut progress = terminal.silent_progress();
         let read = || -> Result<Vec<u8>, Failure> {
             let mut text = Vec::new();
-            Download::open(client, &location, missing, &mut progress)?.take(MAX_CHECKSUMS).read_to_end(&mut text)?;
+            Download::open(client, &location, missing, &mut progress, None)?
+                .take(MAX_CHECKSUMS)
+                .read_to_end(&mut text)?;
             Ok(text)
         };
         let text = read().map_err(|failure| failure.of(&location))?;
@@ -50,6 +52,14 @@ impl Trust {
         match self {
             Trust::Pinned(pin) => pin.executable_size,
             Trust::Listed(_) => MAX_EXECUTABLE,
+        }
+    }
+
+    /// Whether the digest of the executable alone is enough.
+    pub fn accepts(&self, executable: Digest) -> bool {
+        match self {
+            Trust::Pinned(pin) => pin.accepts(executable),
+            Trust::Listed(_) => false,
         }
     }
 

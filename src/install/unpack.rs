@@ -38,6 +38,8 @@ pub enum Fault {
     Download(Failure),
     /// The bytes are damaged, or not what a release holds.
     Refused(String),
+    /// It is not what it must be.
+    Distrusted(String),
     /// Writing the file failed.
     Write(io::Error),
     /// The disk lacks the room: bytes needed, bytes free.

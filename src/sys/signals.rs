@@ -1,11 +1,15 @@
 //! Signals: sent, blocked, handled, passed on.
 
 use std::ffi::CString;
-use std::io::{self, IsTerminal};
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::streams::is_writable;
 
 pub use libc::{SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGSTOP, SIGTERM, SIGUSR1, SIGUSR2};
 
@@ -68,23 +72,34 @@ impl Drop for Handlers {
     }
 }
 
+/// How long the last words of a process wait for a stream that is full.
+const LAST_WORDS_LIMIT: Duration = Duration::from_millis(200);
+
 /// SIGINT, SIGTERM and SIGHUP remove the file and end the process, which is what
 /// was asked for: with exit code 0. Death by the signal itself would not do: as
-/// process 1 of a container nobody dies of it.
-pub fn remove_on_signal(path: &Path) -> io::Result<Handlers> {
+/// process 1 of a container nobody dies of it. `words` go to `output`; they are
+/// put into a buffer, and their length returned, without memory or lock being
+/// taken.
+pub fn remove_on_signal(
+    path: &Path,
+    output: Option<RawFd>,
+    words: impl Fn(&mut [u8]) -> usize + Clone + Send + Sync + 'static,
+) -> io::Result<Handlers> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let on_terminal = io::stdout().is_terminal();
     let mut registered = Vec::new();
     for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal)) {
-        let path = path.clone();
-        // SAFETY: unlink, write and _exit are async-signal-safe; the path was
-        // allocated before.
+        let (path, words) = (path.clone(), words.clone());
+        // SAFETY: unlink, poll, write and _exit are async-signal-safe, and so is
+        // `words`; the path was allocated before. A stream that was closed
+        // meanwhile is an error of poll or write.
         registered.push(unsafe {
             signal_hook::low_level::register(signal, move || {
                 libc::unlink(path.as_ptr());
-                if on_terminal {
-                    // The prompt comes below the progress line.
-                    libc::write(1, b"\n".as_ptr().cast(), 1);
+                let mut buffer = [0; 256];
+                let length = words(&mut buffer);
+                let can_write = |output: &RawFd| is_writable(BorrowedFd::borrow_raw(*output), LAST_WORDS_LIMIT);
+                if let Some(output) = output.filter(can_write) {
+                    libc::write(output, buffer.as_ptr().cast(), length.min(buffer.len()));
                 }
                 libc::_exit(0);
             })?

@@ -428,7 +428,7 @@ fn a_planted_link_is_replaced_and_never_followed() {
 }
 
 #[test]
-fn an_interrupted_download_leaves_nothing_behind() {
+fn an_interrupted_download_leaves_nothing_behind_but_what_came() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         let home = Home::new();
         let server = ReleaseServer::with_release(VERSION, small_release());
@@ -439,10 +439,12 @@ fn an_interrupted_download_leaves_nothing_behind() {
         // It exists, but nothing unverified is executable.
         let partial = fs::metadata(home.bin().join(".temporal.partial")).unwrap();
         assert_eq!(partial.mode() & 0o777, 0o600);
+        home.wait_for("what was sent", || home.kept_bytes() == 100_000);
         start.signal(signal);
         let outcome = start.wait();
         assert_ne!(outcome.code(), 101, "{}", outcome.describe());
-        assert!(home.bin_names().is_empty(), "signal {signal} leaves {:?}", home.bin_names());
+        assert_eq!(home.bin_names(), [".temporal.download"], "signal {signal}");
+        assert_eq!(fs::metadata(home.kept()).unwrap().mode() & 0o777, 0o600);
         home.assert_quiet();
         gate.open();
     }

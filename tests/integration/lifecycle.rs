@@ -668,13 +668,14 @@ fn status_and_stop_are_right_while_it_installs() {
     let daemon = home.stigmer(["local", "start"]).with_mirror(VERSION, server.base()).spawn();
     gate.wait_until_reached();
     wait_for_phase(&home, "installing");
+    home.wait_for("what was sent", || home.kept_bytes() == 1000);
     let (code, state) = status(&home);
     assert_eq!((code, &state["running"], &state["ready"]), (1, &Value::Bool(true), &Value::Bool(false)));
     home.stigmer(["local", "status"]).run().exits_with(1).stdout_has("installing");
     stop(&home);
     let outcome = daemon.wait();
     outcome.stdout_lacks("Ready");
-    assert_eq!(home.bin_names(), [""; 0]);
+    assert_eq!(home.bin_names(), [".temporal.download"]);
     gate.open();
 }
 

@@ -17,6 +17,7 @@ mod external;
 mod external_tls;
 mod install;
 mod installer;
+mod kept;
 mod layers;
 mod lifecycle;
 mod namespaces;

@@ -13,7 +13,7 @@ const READY: &str = "[✓] Stigmer Daemon Ready.";
 type Row = (&'static str, fn(&Desk, &str));
 
 /// In the README's order, and at one desk, they are a story.
-const COMMANDS: [Row; 18] = [
+const COMMANDS: [Row; 19] = [
     ("stigmer local start", |desk, line| desk.run_until(desk.shell(line), READY)),
     ("stigmer local start --detach", |desk, line| {
         desk.shell(line).run().success().stdout_has(READY);

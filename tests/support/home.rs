@@ -18,6 +18,8 @@ use super::{LIMIT, wait_until};
 const FIRST_PORT: u32 = 15_000;
 const PORTS: u32 = 15_000;
 const LOG_LINES: usize = 40;
+/// Bytes of the page before what is kept of an archive.
+pub const KEPT_HEADER: u64 = 4096;
 /// A user without any privileges.
 pub const NOBODY: u32 = 65_534;
 
@@ -79,6 +81,16 @@ impl Home {
 
     pub fn receipt(&self) -> PathBuf {
         self.path().join("bin/temporal.receipt")
+    }
+
+    /// What came of a download that was interrupted, behind a page about it.
+    pub fn kept(&self) -> PathBuf {
+        self.bin().join(".temporal.download")
+    }
+
+    /// How much of an archive is kept.
+    pub fn kept_bytes(&self) -> u64 {
+        fs::metadata(self.kept()).map_or(0, |kept| kept.len().saturating_sub(KEPT_HEADER))
     }
 
     pub fn database(&self) -> PathBuf {
