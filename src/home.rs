@@ -13,6 +13,11 @@ use crate::ownership;
 
 /// Moves everything from `~/.stigmer`.
 pub const HOME_VARIABLE: &str = "STIGMER_HOME";
+/// Where homes share what they downloaded.
+pub const CACHE_VARIABLE: &str = "STIGMER_CACHE";
+const OFF: &str = "off";
+/// Below the user's home directory, where nothing says otherwise.
+const CACHES: &str = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
 
 /// The user's home directory, as the system knows it.
 pub fn user_home() -> Option<PathBuf> {
@@ -23,6 +28,8 @@ pub fn user_home() -> Option<PathBuf> {
 pub struct Home {
     root: PathBuf,
     user_home: Option<PathBuf>,
+    /// None where it is turned off, or nowhere.
+    pub cache: Option<PathBuf>,
     pub installation: Installation,
     pub instance: Instance,
 }
@@ -43,7 +50,21 @@ impl Home {
         let root = std::path::absolute(&root).map_err(|cause| Error::io("resolve the path", root.display(), &cause))?;
         let instance = Instance::in_directory(&root);
         let installation = Installation { directory: root.join("bin"), lock: instance.run.join("install.lock") };
-        Ok(Home { installation, instance, root, user_home })
+        Ok(Home { installation, instance, root, user_home, cache: None })
+    }
+
+    /// With the cache from `STIGMER_CACHE`, or `stigmer` where the system has
+    /// them; `XDG_CACHE_HOME` counts only where it is absolute, as it must be.
+    pub fn with_cache(self, variable: Option<OsString>, xdg: Option<OsString>) -> Home {
+        let chosen = variable.filter(|value| !value.is_empty());
+        let of_user = || self.user_home.as_ref().map(|user_home| user_home.join(CACHES));
+        let xdg = xdg.map(PathBuf::from).filter(|base| base.is_absolute());
+        let cache = match chosen {
+            Some(chosen) if chosen == OFF => None,
+            Some(chosen) => std::path::absolute(chosen).ok(),
+            None => xdg.or_else(of_user).filter(|base| base.is_absolute()).map(|base| base.join("stigmer")),
+        };
+        Home { cache, ..self }
     }
 
     pub fn root(&self) -> &Path {
@@ -147,6 +168,28 @@ mod tests {
         assert_eq!(root(Some("/srv/s")), Path::new("/srv/s"));
         assert!(root(Some("relative")).is_absolute());
         assert_eq!(Home::resolve(None, None).unwrap_err().exit_code(), 1);
+    }
+
+    #[test]
+    fn the_cache_is_where_the_variable_says_or_the_system_has_them() {
+        let cache = |variable: Option<&str>, xdg: Option<&str>| {
+            let home = Home::resolve(None, Some("/home/ada".into())).unwrap();
+            home.with_cache(variable.map(OsString::from), xdg.map(OsString::from)).cache
+        };
+        let of_user = Some(Path::new("/home/ada").join(CACHES).join("stigmer"));
+        for (variable, xdg, expected) in [
+            (None, None, of_user.clone()),
+            (Some(""), Some("relative"), of_user.clone()),
+            (None, Some(""), of_user),
+            (Some(""), Some("/x"), Some("/x/stigmer".into())),
+            (Some("/c"), Some("/x"), Some("/c".into())),
+            (Some("off"), Some("/x"), None),
+        ] {
+            assert_eq!(cache(variable, xdg), expected, "{variable:?} {xdg:?}");
+        }
+        assert!(cache(Some("relative"), None).unwrap().is_absolute());
+        let nowhere = Home::resolve(Some("/h".into()), None).unwrap();
+        assert_eq!(nowhere.with_cache(None, None).cache, None);
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //!    │     watch         asked again as long as the daemon serves it
 //!    ├── install/      find, fetch, put in place ──> Installed: an executable that may be run
 //!    │     fetch         a release ──> Fetched: verified, not yet in place
+//!    │     cache         those that other homes of the user have
 //!    │     trust         what it must be
 //!    │     network       one request: proxy, certificates, redirects
 //!    │     connection    to the address that answers, as long as enough comes

@@ -20,7 +20,7 @@ use crate::cli::{Action, CommandSpec};
 use crate::config::Config;
 use crate::daemon::Context;
 use crate::error::{Error, Result, reason};
-use crate::home::{self, HOME_VARIABLE, Home};
+use crate::home::{self, CACHE_VARIABLE, HOME_VARIABLE, Home};
 use crate::namespaces::{self, Undisturbed};
 use crate::state::{Mode, State};
 
@@ -35,7 +35,8 @@ Examples:
   stigmer local run -- python worker.py   run a command with Temporal up
 
 Environment:
-  STIGMER_HOME  where stigmer keeps everything [default: ~/.stigmer]
+  STIGMER_HOME   where stigmer keeps everything [default: ~/.stigmer]
+  STIGMER_CACHE  where homes share downloads; off: nowhere [default: ~/.cache/stigmer]
 
 Run 'stigmer COMMAND --help' for more about a command.
 ",
@@ -70,9 +71,11 @@ pub fn leaves() -> impl Iterator<Item = &'static CommandSpec> {
 }
 
 fn context() -> Result<Context<'static>> {
+    let variable = &|name: &str| std::env::var_os(name);
+    let home = Home::resolve(variable(HOME_VARIABLE), home::user_home())?;
     Ok(Context {
-        home: Home::resolve(std::env::var_os(HOME_VARIABLE), home::user_home())?,
-        variable: &|name| std::env::var_os(name),
+        home: home.with_cache(variable(CACHE_VARIABLE), variable("XDG_CACHE_HOME")),
+        variable,
         directory: std::env::current_dir().unwrap_or_else(|_| "/".into()),
     })
 }

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
+use super::cache::Cache;
 use super::download::Download;
 use super::failure::Failure;
 use super::kept::Kept;
@@ -31,11 +32,14 @@ const MAX_FRESH_STARTS: u32 = 3;
 /// archive that is kept.
 pub struct Fetched<'a> {
     home: &'a Home,
+    asset: Asset,
     partial: Partial,
     receipt: Receipt,
+    /// Where it is to be kept for other homes.
+    cache: Option<Cache>,
 }
 
-/// Fetches the wanted version and verifies it.
+/// Fetches the wanted version, from the cache or its mirror, and verifies it.
 pub fn fetch<'a>(
     config: &Managed,
     home: &'a Home,
@@ -44,22 +48,23 @@ pub fn fetch<'a>(
 ) -> Result<Fetched<'a>> {
     let asset = Asset { version: config.version.value.clone(), platform: Platform::current()? };
     let location = config.mirror.value.locate(&asset.path());
-    let cannot_install = |why: String| Error::new(format!("cannot install Temporal CLI {}: {why}", asset.version));
-    if config.offline.value && matches!(location, Location::Url(_)) {
-        return Err(cannot_install(format!("offline ({}), and it is not installed", config.offline.source))
-            .hint("go online once, or give --mirror DIR or --temporal-bin PATH"));
-    }
-    if let Mirror::Directory(path) = &config.mirror.value
-        && !path.is_dir()
-    {
-        let (path, source) = (path.display(), config.mirror.source);
-        return Err(cannot_install(format!("the mirror {path} ({source}) is not a directory"))
-            .hint("name a directory that is there, or a URL, which begins with https://"));
-    }
     // Made before the first request, so that a home that cannot be written to
     // is reported before 45 MB have come.
     let mut kept = Kept::open(kept_path(home), location.to_string());
     let partial = Partial::create(partial_path(home), kept.extent(), terminal)?;
+    let cache = Cache::of(home);
+    if let Some(cache) = &cache {
+        let shown = home.display(cache.directory());
+        if let Some(receipt) = cache.take(&asset, &location, &partial) {
+            let text = format!("Using Temporal CLI v{} ({}) from {shown}", asset.version, asset.platform);
+            terminal.line(Mark::Info, &text);
+            return Ok(Fetched { home, asset, partial, receipt, cache: None });
+        }
+        if let Some(error) = cache.fault() {
+            terminal.line(Mark::Warning, &format!("{}; going on without the cache.", error.message()));
+        }
+    }
+    check(config, &asset.version)?;
     let settings = match location {
         Location::Url(_) => Settings::from_environment(variable),
         // Nothing is requested, so nothing that is wrong with them matters.
@@ -77,13 +82,30 @@ pub fn fetch<'a>(
     })?;
     let metadata = partial.complete(file)?;
     let receipt = Receipt {
-        version: archive.asset.version,
+        version: archive.asset.version.clone(),
         size: unpacked.size,
         sha256: unpacked.sha256,
         source: archive.location.to_string(),
         modified: modified(&metadata),
     };
-    Ok(Fetched { home, partial, receipt })
+    Ok(Fetched { home, asset: archive.asset, partial, receipt, cache })
+}
+
+/// Whether there is anything to fetch it from.
+fn check(config: &Managed, version: &Version) -> Result<()> {
+    let cannot_install = |why: String| Error::new(format!("cannot install Temporal CLI {version}: {why}"));
+    match &config.mirror.value {
+        Mirror::Url(_) if config.offline.value => {
+            Err(cannot_install(format!("offline ({}), and it is not installed", config.offline.source))
+                .hint("go online once, or give --mirror DIR or --temporal-bin PATH"))
+        }
+        Mirror::Directory(path) if !path.is_dir() => {
+            let (path, source) = (path.display(), config.mirror.source);
+            Err(cannot_install(format!("the mirror {path} ({source}) is not a directory"))
+                .hint("name a directory that is there, or a URL, which begins with https://"))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Fetched<'_> {
@@ -110,7 +132,7 @@ impl Fetched<'_> {
         let (executable, receipt) = (installation.executable(), installation.receipt());
         let next = next_path(&receipt);
         let place = || {
-            self.receipt.write(&next)?;
+            self.receipt.write(&next)?.sync_all()?;
             fs::rename(self.executable(), &executable)?;
             fs::rename(&next, &receipt)?;
             let _ = fs::remove_file(kept_path(self.home));
@@ -118,6 +140,9 @@ impl Fetched<'_> {
             File::open(&installation.directory)?.sync_all()
         };
         place().map_err(|cause| Error::io_in_home("install Temporal to", &executable, &cause))?;
+        if let Some(cache) = &self.cache {
+            cache.store(&self.asset, &executable, &self.receipt);
+        }
         terminal.line(Mark::Done, &format!("Temporal binary installed to {}", self.home.display(&executable)));
         Ok(Installed { executable, version: Some(self.receipt.version.clone()) })
     }

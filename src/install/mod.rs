@@ -5,6 +5,7 @@
 //! was installed before stays until its successor is whole, and what is
 //! installed is used again without asking the network.
 
+mod cache;
 mod connection;
 mod download;
 mod executable;

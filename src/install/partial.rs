@@ -1,7 +1,7 @@
 //! The file that is being made, under a name of its own until it is whole.
 
 use std::fs::{self, File, Metadata};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::kept::Extent;
 use crate::error::{Error, Result};
 use crate::terminal::Terminal;
-use crate::{own_file, sys};
+use crate::{own_file, ownership, sys};
 
 /// Removed when this is dropped, and when a signal ends the process, which then
 /// says what is kept.
@@ -55,7 +55,28 @@ impl Partial {
     /// The file to write to, empty; a new one, as the one before may have other
     /// names.
     pub fn open(&self) -> Result<File> {
-        own_file::create(&self.path).map_err(|cause| Error::io_in_home("write", &self.path, &cause))
+        self.open_new().map_err(|cause| Error::io_in_home("write", &self.path, &cause))
+    }
+
+    fn open_new(&self) -> io::Result<File> {
+        own_file::create(&self.path)
+    }
+
+    /// The executable at `from`, under this name: a link to it, or a copy where
+    /// there can be none; to be verified, and then completed. Whose it is, and who
+    /// else may write to it, is checked under the new name, which nobody else can
+    /// give to another.
+    pub fn take(&self, from: &Path) -> Result<File> {
+        let take = || {
+            own_file::remove_if_present(&self.path)?;
+            if fs::hard_link(from, &self.path).is_err() {
+                io::copy(&mut own_file::open(from, File::options().read(true))?, &mut self.open_new()?)?;
+            }
+            own_file::open(&self.path, File::options().read(true))
+        };
+        let file = take().map_err(|cause| Error::io_in_home("write", &self.path, &cause))?;
+        ownership::check_executable(&self.path, &self.path, sys::effective_user())?;
+        Ok(file)
     }
 
     /// Makes what was written to `file` executable and durable. Closes it: the

@@ -63,11 +63,12 @@ impl Receipt {
             || File::open(executable).and_then(Digest::of).is_ok_and(|digest| digest == self.sha256)
     }
 
-    /// Writes the whole receipt to `path`, replacing what is there.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
+    /// Writes the whole receipt to `path`, replacing what is there; to be synced
+    /// where it has to last.
+    pub fn write(&self, path: &Path) -> io::Result<File> {
         let mut file = own_file::create(path)?;
         file.write_all(self.text().as_bytes())?;
-        file.sync_all()
+        Ok(file)
     }
 }
 

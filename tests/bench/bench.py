@@ -497,7 +497,8 @@ asyncio.run(main())
         unwanted = re.compile(r"STIGMER|TEMPORAL_|(https?|all|no)_proxy$", re.IGNORECASE)
         environment = {name: value for name, value in os.environ.items() if not unwanted.match(name)}
         if home:
-            environment["STIGMER_HOME"] = str(home)
+            # Its own cache, or only the first of them would download.
+            environment |= {"STIGMER_HOME": str(home), "STIGMER_CACHE": str(home / "cache")}
         if ports:
             environment |= {"STIGMER_TEMPORAL_PORT": free_port(), "STIGMER_TEMPORAL_UI_PORT": free_port()}
         return environment

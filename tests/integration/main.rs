@@ -6,6 +6,7 @@ mod support;
 
 mod answers;
 mod attack;
+mod cache;
 mod cli;
 mod client;
 mod completions;

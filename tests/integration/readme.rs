@@ -67,6 +67,13 @@ const COMMANDS: [Row; 19] = [
         desk.shell(line).run().success();
         assert!(!desk.home.path().exists());
     }),
+    ("rm -r ~/.cache/stigmer", |desk, line| {
+        let cache = desk.home.user().join(".cache/stigmer");
+        // What is at this desk was not downloaded.
+        fs::create_dir_all(&cache).unwrap();
+        desk.shell(line).run().success();
+        assert!(!cache.exists());
+    }),
 ];
 
 /// Ways to install what CI makes, and the script of CI that goes each; nothing
