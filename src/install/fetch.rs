@@ -34,6 +34,7 @@ pub struct Fetched<'a> {
     home: &'a Home,
     asset: Asset,
     partial: Partial,
+    kept: Kept,
     receipt: Receipt,
     /// Where it is to be kept for other homes.
     cache: Option<Cache>,
@@ -58,7 +59,7 @@ pub fn fetch<'a>(
         if let Some(receipt) = cache.take(&asset, &location, &partial) {
             let text = format!("Using Temporal CLI v{} ({}) from {shown}", asset.version, asset.platform);
             terminal.line(Mark::Info, &text);
-            return Ok(Fetched { home, asset, partial, receipt, cache: None });
+            return Ok(Fetched { home, asset, partial, kept, receipt, cache: None });
         }
         if let Some(error) = cache.fault() {
             terminal.line(Mark::Warning, &format!("{}; going on without the cache.", error.message()));
@@ -88,7 +89,7 @@ pub fn fetch<'a>(
         source: archive.location.to_string(),
         modified: modified(&metadata),
     };
-    Ok(Fetched { home, asset: archive.asset, partial, receipt, cache })
+    Ok(Fetched { home, asset: archive.asset, partial, kept, receipt, cache })
 }
 
 /// Whether there is anything to fetch it from.
@@ -127,7 +128,7 @@ impl Fetched<'_> {
 
     /// Gives it its final name, and its receipt. What was installed before
     /// stays until then.
-    pub fn put_in_place(self, terminal: &mut Terminal) -> Result<Installed> {
+    pub fn put_in_place(mut self, terminal: &mut Terminal) -> Result<Installed> {
         let installation = &self.home.installation;
         let (executable, receipt) = (installation.executable(), installation.receipt());
         let next = next_path(&receipt);
@@ -135,11 +136,11 @@ impl Fetched<'_> {
             self.receipt.write(&next)?.sync_all()?;
             fs::rename(self.executable(), &executable)?;
             fs::rename(&next, &receipt)?;
-            let _ = fs::remove_file(kept_path(self.home));
             // The names are on disk when the directory is.
             File::open(&installation.directory)?.sync_all()
         };
         place().map_err(|cause| Error::io_in_home("install Temporal to", &executable, &cause))?;
+        self.kept.discard();
         if let Some(cache) = &self.cache {
             cache.store(&self.asset, &executable, &self.receipt);
         }

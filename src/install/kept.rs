@@ -167,9 +167,75 @@ impl Extent {
 /// any time.
 impl fmt::Display for Extent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tenths = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed) / 100_000;
+        let tenths = |bytes: &AtomicU64| (bytes.load(Ordering::Relaxed) + 50_000) / 100_000;
         let (there, total) = (tenths(&self.there), tenths(&self.total));
         let [there, total] = [there, total].map(|tenths| (tenths / 10, tenths % 10));
         write!(f, "Kept {}.{} of {}.{} MB; the next start goes on from there.", there.0, there.1, total.0, total.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+
+    const SOURCE: &str = "http://m.example/a=b";
+
+    fn open(scratch: &Scratch, source: &str) -> Kept {
+        Kept::open(scratch.join("kept"), source.into())
+    }
+
+    fn text(kept: &mut Kept) -> String {
+        let (mut text, mut buffer) = (Vec::new(), [0; 2]);
+        while let count @ 1.. = kept.read(&mut buffer).unwrap() {
+            text.extend_from_slice(&buffer[..count]);
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn what_was_kept_is_read_back_and_goes_on() {
+        for validator in [None, Some("\"tag\"")] {
+            let scratch = Scratch::new();
+            let mut kept = open(&scratch, SOURCE);
+            kept.begin(validator, Some(10));
+            kept.append(b"abcde");
+            for (expected, more) in [("abcde", &b"fg"[..]), ("abcdefg", b"hij"), ("abcdefghij", b"")] {
+                let mut kept = open(&scratch, SOURCE);
+                assert_eq!(kept.identity(), Some(&(validator.map(str::to_owned), 10)));
+                assert_eq!(text(&mut kept), expected);
+                kept.append(more);
+                assert_eq!(text(&mut kept), "");
+            }
+            assert_eq!(text(&mut open(&scratch, SOURCE)), "abcdefghij");
+            // Of another place it is nothing, and goes.
+            assert_eq!(open(&scratch, "http://m.example/a").identity(), None);
+            assert!(!scratch.join("kept").exists());
+        }
+    }
+
+    #[test]
+    fn what_has_no_length_or_too_long_a_name_is_not_kept() {
+        let scratch = Scratch::new();
+        for (source, total) in [(SOURCE, None), (&*"x".repeat(HEADER), Some(10)), (SOURCE, Some(u64::MAX))] {
+            let mut kept = open(&scratch, source);
+            kept.begin(None, total);
+            kept.append(b"abc");
+            assert!(kept.extent().is_empty() && !scratch.join("kept").exists(), "{total:?}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_ends_the_keeping_and_nothing_else() {
+        let scratch = Scratch::new();
+        let mut kept = open(&scratch, SOURCE);
+        kept.begin(None, Some(10));
+        kept.append(b"abc");
+        assert_eq!(kept.extent().to_string(), "Kept 0.0 of 0.0 MB; the next start goes on from there.");
+        kept.file = Some(File::options().write(true).open("/dev/full").unwrap());
+        kept.append(b"def");
+        kept.append(b"ghi");
+        assert!(kept.extent().is_empty() && !scratch.join("kept").exists());
     }
 }

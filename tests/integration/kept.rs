@@ -92,7 +92,7 @@ fn who_interrupts_a_download_reads_what_is_kept_on_the_stream_of_the_progress() 
     let archive = release(&executable(2 << 20, 42));
     let total = archive.len() as u64;
     let server = ReleaseServer::with_release(VERSION, &archive);
-    let tenths = |bytes: u64| format!("{}.{}", bytes / 1_000_000, bytes / 100_000 % 10);
+    let tenths = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
     let line = format!("[•] Kept {} of {} MB; the next start goes on from there.", tenths(total / 2), tenths(total));
     let interrupt = |arguments: &[&str], code: i32| {
         let home = Home::new();
