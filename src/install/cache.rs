@@ -81,9 +81,12 @@ impl Cache {
         let entry = self.entry(asset);
         let me = sys::effective_user();
         let above = self.directory.ancestors().find_map(|above| fs::metadata(above).ok());
+        let beside = executable.parent().and_then(|bin| fs::metadata(bin).ok());
+        let (Some(above), Some(beside)) = (above, beside) else { return };
         // What root makes in the home of another user, as sudo leaves HOME,
         // would be in that user's way.
-        let is_ours = above.is_some_and(|above| me != ROOT || above.uid() == ROOT)
+        let is_ours = above.dev() == beside.dev()
+            && (me != ROOT || above.uid() == ROOT)
             && ownership::create_below(&self.directory, me).is_ok()
             && ownership::create_below(&entry.directory, me).is_ok();
         if is_ours && entry.replace(executable, receipt).is_ok() {
@@ -91,7 +94,6 @@ impl Cache {
         }
         // Where there was nothing to keep.
         let _ = fs::remove_dir(&entry.directory);
-        let _ = fs::remove_dir(&self.directory);
     }
 
     /// Other directories that lie there are none of ours.

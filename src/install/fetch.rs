@@ -49,9 +49,9 @@ pub fn fetch<'a>(
 ) -> Result<Fetched<'a>> {
     let asset = Asset { version: config.version.value.clone(), platform: Platform::current()? };
     let location = config.mirror.value.locate(&asset.path());
+    let mut kept = Kept::open(kept_path(home), location.to_string());
     // Made before the first request, so that a home that cannot be written to
     // is reported before 45 MB have come.
-    let mut kept = Kept::open(kept_path(home), location.to_string());
     let partial = Partial::create(partial_path(home), kept.extent(), terminal)?;
     let cache = Cache::of(home);
     if let Some(cache) = &cache {

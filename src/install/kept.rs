@@ -167,7 +167,7 @@ impl Extent {
 /// any time.
 impl fmt::Display for Extent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tenths = |bytes: &AtomicU64| (bytes.load(Ordering::Relaxed) + 50_000) / 100_000;
+        let tenths = |bytes: &AtomicU64| bytes.load(Ordering::Relaxed).saturating_add(50_000) / 100_000;
         let (there, total) = (tenths(&self.there), tenths(&self.total));
         let [there, total] = [there, total].map(|tenths| (tenths / 10, tenths % 10));
         write!(f, "Kept {}.{} of {}.{} MB; the next start goes on from there.", there.0, there.1, total.0, total.1)

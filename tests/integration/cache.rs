@@ -295,6 +295,9 @@ fn on_another_disk_it_is_copied_and_none_is_filled_from_there() {
     server.publish("9.9.8", &release(&content));
     install(&second, &cache, "9.9.8", &server.base()).run().success().stderr_has("Downloading");
     assert!(!entry(&cache, "9.9.8").exists() && entry(&cache, VERSION).exists());
+    let nowhere = first.root().join("nowhere");
+    install(&second, &nowhere, VERSION, &server.base()).run().success().stderr_has("Downloading");
+    assert!(!nowhere.exists());
 }
 
 #[test]
