@@ -115,6 +115,7 @@ impl Supervisor<'_> {
             self.terminal.line(Mark::Warning, &text);
         }
     }
+
     fn rotate_log(&mut self, path: &Path) {
         let Some(pid) = self.pid() else { return };
         match log_file::rotate(&self.log, path, || Held::hold(pid)) {

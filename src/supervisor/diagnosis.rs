@@ -148,8 +148,8 @@ impl Supervisor<'_> {
     }
 
     /// What happened to a server that is to be started again.
-    pub(super) fn in_words(&self, fault: &Fault) -> String {
-        match (fault, self.cause(fault)) {
+    pub(super) fn in_words(&self, fault: &Fault, cause: Option<Cause>) -> String {
+        match (fault, cause) {
             (Fault::Ended(status), cause) => {
                 let what = suspicion(cause).and_then(|limit| self.shortage(limit));
                 let what = what.or_else(|| cause.map(|cause| cause.in_words().into()));
@@ -160,8 +160,8 @@ impl Supervisor<'_> {
     }
 
     /// Whether another attempt may fare better than this one.
-    pub(super) fn prospect(&self, fault: &Fault) -> Prospect {
-        match (fault, self.cause(fault)) {
+    pub(super) fn prospect(&self, fault: &Fault, cause: Option<Cause>) -> Prospect {
+        match (fault, cause) {
             (_, Some(Cause::NotADatabase | Cause::WrongArgument)) => Prospect::Hopeless,
             (Fault::NotSpawned(_), _) if !self.plan.installed.executable.exists() => Prospect::Doubtful,
             _ => Prospect::MayPass,

@@ -202,11 +202,12 @@ impl<'a> Supervisor<'a> {
                 Started::Serving => return Ok(()),
                 Started::Failed(fault) => fault,
             };
+            let cause = self.cause(&fault);
             let can_choose = choices < ports::MAX_CHOICES && ports::are_free_to_choose(self.plan.config);
-            if can_choose && self.is_port_taken(&fault) {
+            if can_choose && cause == Some(Cause::PortTaken) {
                 choices += 1;
                 self.take_ports(Endpoints::choose(self.plan.config)?);
-            } else if !moved && self.move_database_aside(&fault)? {
+            } else if !moved && self.move_database_aside(&fault, cause)? {
                 moved = true;
             } else {
                 return Err(self.cannot_start(fault).into());
@@ -218,10 +219,6 @@ impl<'a> Supervisor<'a> {
         self.plan.endpoints = endpoints;
         self.tenure.state.address = endpoints.address().to_string();
         self.tenure.state.ui_url = endpoints.ui_url();
-    }
-
-    fn is_port_taken(&self, fault: &Fault) -> bool {
-        self.cause(fault) == Some(Cause::PortTaken)
     }
 
     /// Spawns a server and waits until it serves.
@@ -328,11 +325,12 @@ impl<'a> Supervisor<'a> {
     fn recover(&mut self, mut fault: Fault) -> Result<(), Halt> {
         loop {
             let served = self.serving_since.take().map(|since| since.elapsed());
-            let (prospect, why) = match served {
-                // Its log need not be read before it is back.
-                Some(_) => (Prospect::MayPass, fault.in_words()),
-                None if self.move_database_aside(&fault)? => (Prospect::MayPass, fault.in_words()),
-                None => (self.prospect(&fault), self.in_words(&fault)),
+            // The log of one that served need not be read before it is back.
+            let cause = if served.is_none() { self.cause(&fault) } else { None };
+            let may_pass = served.is_some() || self.move_database_aside(&fault, cause)?;
+            let (prospect, why) = match may_pass {
+                true => (Prospect::MayPass, fault.in_words()),
+                false => (self.prospect(&fault, cause), self.in_words(&fault, cause)),
             };
             let Some(delay) = self.history.ended(Instant::now(), served, prospect) else {
                 return Err(self.cannot_start(fault).into());
@@ -465,9 +463,9 @@ impl<'a> Supervisor<'a> {
 
     /// Moves the database away if the fault may lie in it and it holds nothing
     /// yet; returns whether it did.
-    fn move_database_aside(&mut self, fault: &Fault) -> Result<bool> {
+    fn move_database_aside(&mut self, fault: &Fault, cause: Option<Cause>) -> Result<bool> {
         let (Some(database), Fault::Ended(status)) = (&self.plan.database, fault) else { return Ok(false) };
-        let is_named = self.cause(fault) == Some(Cause::NotADatabase);
+        let is_named = cause == Some(Cause::NotADatabase);
         let is_suspect = match database.making() {
             Making::Unfinished => is_named || status.signal().is_some(),
             Making::Unknown => is_named,
