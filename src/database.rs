@@ -17,7 +17,8 @@ use crate::clock::after;
 use crate::error::{Error, Result};
 use crate::events::{Events, Halt};
 use crate::lock::Lock;
-use crate::record::{self, beside as with_suffix};
+use crate::own_file::beside;
+use crate::record;
 use crate::terminal::{Terminal, Wait};
 use crate::{own_file, sys};
 
@@ -72,7 +73,7 @@ impl Database {
         }
         let mut wait = Wait::begin();
         loop {
-            if let Some(lock) = Lock::try_exclusive(&with_suffix(&path, ".lock"))? {
+            if let Some(lock) = Lock::try_exclusive(&beside(&path, ".lock"))? {
                 return Ok(Database { path, lock, lock_put_back: None, is_awaited: Cell::new(false) });
             }
             let shown = path.display();
@@ -109,7 +110,7 @@ impl Database {
     /// Takes the lock anew where its file was taken away; false when another
     /// Temporal has it by now.
     pub fn keep_lock(&mut self) -> bool {
-        let path = with_suffix(&self.path, ".lock");
+        let path = beside(&self.path, ".lock");
         if self.lock_put_back.as_ref().unwrap_or(&self.lock).is_at(&path) {
             return true;
         }
@@ -189,7 +190,7 @@ impl Database {
 
     /// Bytes that it takes on the disk.
     pub fn size(&self) -> u64 {
-        SUFFIXES.iter().filter_map(|suffix| Some(fs::metadata(with_suffix(&self.path, suffix)).ok()?.len())).sum()
+        SUFFIXES.iter().filter_map(|suffix| Some(fs::metadata(beside(&self.path, suffix)).ok()?.len())).sum()
     }
 
     pub fn making(&self) -> Making {
@@ -208,7 +209,7 @@ impl Database {
     pub fn move_aside(&self, suffix: &str) -> Result<PathBuf> {
         let aside = self.free_name(suffix);
         for suffix in SUFFIXES {
-            let (from, to) = (with_suffix(&self.path, suffix), with_suffix(&aside, suffix));
+            let (from, to) = (beside(&self.path, suffix), beside(&aside, suffix));
             match fs::rename(&from, &to) {
                 Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
                     return Err(Error::io_in_home("move away", &from, &cause));
@@ -221,18 +222,18 @@ impl Database {
 
     pub fn free_name(&self, suffix: &str) -> PathBuf {
         let is_free =
-            |path: &PathBuf| SUFFIXES.iter().all(|suffix| fs::symlink_metadata(with_suffix(path, suffix)).is_err());
-        let numbered = (1..).map(|number| with_suffix(&self.path, &format!("{suffix}.{number}")));
-        let mut names = std::iter::once(with_suffix(&self.path, suffix)).chain(numbered);
+            |path: &PathBuf| SUFFIXES.iter().all(|suffix| fs::symlink_metadata(beside(path, suffix)).is_err());
+        let numbered = (1..).map(|number| beside(&self.path, &format!("{suffix}.{number}")));
+        let mut names = std::iter::once(beside(&self.path, suffix)).chain(numbered);
         names.find(is_free).unwrap_or_default()
     }
 
     fn mark(&self) -> PathBuf {
-        with_suffix(&self.path, ".unproven")
+        beside(&self.path, ".unproven")
     }
 
     fn new_mark(&self) -> PathBuf {
-        with_suffix(&self.path, ".new")
+        beside(&self.path, ".new")
     }
 }
 
@@ -280,14 +281,14 @@ mod tests {
             database.note_file();
         };
         made("half");
-        fs::write(with_suffix(database.path(), "-wal"), "w").unwrap();
+        fs::write(beside(database.path(), "-wal"), "w").unwrap();
         assert_eq!(database.making(), Making::Unfinished);
         let first = database.move_aside(".broken").unwrap();
         made("half again");
         assert_eq!(database.making(), Making::Unfinished);
         let second = database.move_aside(".broken").unwrap();
         assert_eq!((fs::read(&first).unwrap(), fs::read(&second).unwrap()), (b"half".into(), b"half again".into()));
-        assert!(!database.path().exists() && with_suffix(&first, "-wal").exists());
+        assert!(!database.path().exists() && beside(&first, "-wal").exists());
         made("whole");
         database.has_served();
         database.prepare().unwrap();

@@ -6,14 +6,14 @@
 //! again: it may have served already.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::home::{Home, Installation};
 use crate::install::{Fetched, Installed};
-use crate::record::{self, Program, Record, beside};
+use crate::record::{self, Program, Record};
 use crate::release::Version;
 use crate::terminal::{Mark, Terminal};
 use crate::{own_file, sys};
@@ -244,17 +244,13 @@ impl Exchange {
     }
 
     fn write(&self, database: &Path) -> io::Result<()> {
-        let partial = beside(database, ".upgrade.partial");
-        let mut file = own_file::create(&partial)?;
-        file.write_all(self.text().as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&partial, journal(database))?;
+        own_file::replace(&journal(database), &self.text(), true)?;
         sync_directory_of(database)
     }
 }
 
 fn journal(database: &Path) -> PathBuf {
-    beside(database, ".upgrade")
+    own_file::beside(database, ".upgrade")
 }
 
 /// What is installed, and where it is kept: the executable, and its receipt.

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::own_file;
+use crate::own_file::{self, beside};
 
 /// A log that is larger is rotated.
 const MAX_SIZE: u64 = 10 << 20;
@@ -106,12 +106,6 @@ pub fn previous(path: &Path) -> PathBuf {
 
 fn numbered(path: &Path, number: u32) -> PathBuf {
     beside(path, &format!(".{number}"))
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 /// A log in `directory` that is gone with the last who has it open, however

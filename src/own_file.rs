@@ -4,9 +4,9 @@
 //! an error.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Opens `path` as `options` say; a file that this creates is private to the user.
 pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
@@ -21,6 +21,25 @@ pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
 pub fn create(path: &Path) -> io::Result<File> {
     remove_if_present(path)?;
     open(path, File::options().write(true).create_new(true))
+}
+
+/// Gives `path` the content `text`, whole: a reader sees the old one or the new
+/// one. On disk before it has its name, where it `must_last`.
+pub fn replace(path: &Path, text: &str, must_last: bool) -> io::Result<()> {
+    let partial = beside(path, ".partial");
+    let mut file = create(&partial)?;
+    file.write_all(text.as_bytes())?;
+    if must_last {
+        file.sync_all()?;
+    }
+    fs::rename(&partial, path)
+}
+
+/// The path of which the name is that of `path`, and `suffix`.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// The text of `path`.
@@ -63,7 +82,6 @@ pub fn remove_if_present(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::scratch::Scratch;
-    use std::io::Write;
     use std::os::unix::fs::symlink;
 
     #[test]

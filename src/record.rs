@@ -3,9 +3,8 @@
 //! A small file beside it, whole or absent, that names the very file it is of:
 //! of a database that was put in its place nothing is known.
 
-use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -75,14 +74,7 @@ pub fn fingerprint(executable: &Path) -> Option<String> {
 
 /// Where the record of a database is.
 pub fn path(database: &Path) -> PathBuf {
-    beside(database, ".temporal")
-}
-
-/// A file whose name is the database's and `suffix`.
-pub fn beside(database: &Path, suffix: &str) -> PathBuf {
-    let mut name: OsString = database.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
+    own_file::beside(database, ".temporal")
 }
 
 impl Record {
@@ -136,13 +128,7 @@ impl Record {
 
     /// Writes it down; on disk, where it `must_last`.
     pub fn write(&self, database: &Path, must_last: bool) -> io::Result<()> {
-        let (path, partial) = (path(database), beside(database, ".temporal.partial"));
-        let mut file = own_file::create(&partial)?;
-        file.write_all(self.text(&sys::identity(database)?).as_bytes())?;
-        if must_last {
-            file.sync_all()?;
-        }
-        fs::rename(&partial, &path)
+        own_file::replace(&path(database), &self.text(&sys::identity(database)?), must_last)
     }
 
     /// Notes that `program` serves the database; writes only what is new.

@@ -4,7 +4,7 @@
 //! one that does not says nothing but what it left behind.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -246,7 +246,7 @@ impl State {
     /// Writes the state whole; a reader sees the old one or the new one. On a
     /// full disk the old one is overwritten, which needs no room.
     fn store(&self, path: &Path) -> io::Result<()> {
-        self.replace(path).or_else(|cause| self.overwrite(path).map_err(|_| cause))
+        own_file::replace(path, &self.text(), false).or_else(|cause| self.overwrite(path).map_err(|_| cause))
     }
 
     /// Reports to the other commands. A full disk must not stop the daemon.
@@ -267,12 +267,6 @@ impl State {
         let mut file = own_file::open(path, File::options().write(true))?;
         file.write_all(text.as_bytes())?;
         file.set_len(text.len() as u64)
-    }
-
-    fn replace(&self, path: &Path) -> io::Result<()> {
-        let partial = path.with_extension("state.partial");
-        own_file::create(&partial)?.write_all(self.text().as_bytes())?;
-        fs::rename(&partial, path)
     }
 
     fn text(&self) -> String {

@@ -10,7 +10,8 @@ use super::sqlite::{Script, Sqlite, Workspace};
 use super::{INSTALL_SQLITE, Upgrade, name};
 use crate::error::Error;
 use crate::events::{Events, Halt};
-use crate::record::{Program, Refusal, Until, beside};
+use crate::own_file::beside;
+use crate::record::{Program, Refusal, Until};
 use crate::supervisor::make_database;
 use crate::terminal::{Mark, Terminal};
 

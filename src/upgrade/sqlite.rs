@@ -14,7 +14,7 @@ use crate::clock::after;
 use crate::error::{Error, Result, reason};
 use crate::events::{Events, Halt};
 use crate::log_file;
-use crate::record::beside;
+use crate::own_file::beside;
 use crate::supervisor::{Server, in_words};
 use crate::sys::SIGKILL;
 
