@@ -7,7 +7,8 @@ PRAGMA main.synchronous = OFF;
 PRAGMA main.cache_size = -65536;
 
 INSERT INTO temp.fault
-  SELECT 'is damaged: ' || integrity_check FROM pragma_integrity_check(1, 'old') WHERE integrity_check <> 'ok';
+  SELECT 'is damaged: ' || replace(integrity_check, '*** in database old ***' || char(10), '')
+  FROM pragma_integrity_check(1, 'old') WHERE integrity_check <> 'ok';
 SELECT '!' || what FROM temp.fault;
 INSERT INTO temp.stop SELECT 1 FROM temp.fault;
 
@@ -37,11 +38,11 @@ CREATE TEMP TABLE copied AS
 
 -- 1. Nothing may be lost.
 .output check.sql
-SELECT printf('INSERT INTO temp.fault SELECT ''has rows in the table %w, which the new schema has not''
+SELECT printf('INSERT INTO temp.fault SELECT ''has rows in the table %w, which the new schema lacks''
   WHERE EXISTS (SELECT 1 FROM old."%w");', replace(name, '''', ''''''), name)
 FROM temp.old_table t WHERE name NOT IN (SELECT l.name FROM pragma_table_list l WHERE l.schema = 'main' AND l.type = t.type)
 AND NOT EXISTS (SELECT 1 FROM old.sqlite_schema s WHERE s.name = t.name AND t.type = 'virtual' AND s.sql LIKE '%content=%');
-SELECT printf('INSERT INTO temp.fault SELECT ''has values in the column %w of %w, which the new schema has not''
+SELECT printf('INSERT INTO temp.fault SELECT ''has values in the column %w of %w, which the new schema lacks''
   WHERE EXISTS (SELECT 1 FROM old."%w" WHERE "%w" IS NOT NULL);',
   replace(name, '''', ''''''), replace(tab, '''', ''''''), tab, name)
 FROM temp.old_column o WHERE hidden = 0 AND tab IN (SELECT name FROM temp.new_table)
@@ -76,7 +77,8 @@ FROM main.sqlite_schema WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL TABLE 
 .output stdout
 .read check.sql
 INSERT INTO temp.fault
-  SELECT 'is damaged as a copy: ' || integrity_check FROM pragma_integrity_check(1, 'main') WHERE integrity_check <> 'ok';
+  SELECT 'is damaged as a copy: ' || replace(integrity_check, '*** in database main ***' || char(10), '')
+  FROM pragma_integrity_check(1, 'main') WHERE integrity_check <> 'ok';
 INSERT INTO temp.fault SELECT 'has a row of ' || "table" || ' that names one that is not there' FROM pragma_foreign_key_check(NULL, 'main');
 SELECT '!' || what FROM temp.fault LIMIT 1;
 INSERT INTO temp.stop SELECT 1 FROM temp.fault;

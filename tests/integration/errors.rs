@@ -41,7 +41,8 @@ struct Case {
     when: String,
     code: i32,
     names: &'static [&'static str],
-    needs_root: bool,
+    /// Whether it can be produced on this machine.
+    is_possible: fn() -> bool,
     produce: Box<dyn Fn(&Home) -> Printed + Send>,
 }
 
@@ -51,7 +52,7 @@ fn case(
     names: &'static [&'static str],
     produce: impl Fn(&Home) -> Printed + Send + 'static,
 ) -> Case {
-    Case { when: when.into(), code, names, needs_root: false, produce: Box::new(produce) }
+    Case { when: when.into(), code, names, is_possible: || true, produce: Box::new(produce) }
 }
 
 fn words(line: &str) -> Vec<&str> {
@@ -129,6 +130,7 @@ fn every_error_says_what_failed_why_and_what_to_do() {
         namespace_usage_cases(),
         home_cases(),
         executable_cases(),
+        upgrade_cases(),
         install_cases(),
         mirror_cases(),
         network_cases(),
@@ -147,8 +149,8 @@ fn every_error_says_what_failed_why_and_what_to_do() {
     let (printed, faults) = (Mutex::new(HashMap::new()), Mutex::new(Vec::new()));
     // The slow ones stand last in their tables; started first, they delay nothing.
     in_parallel(4, cases.into_iter().rev(), |case| {
-        if case.needs_root && !is_root() {
-            return skip(&format!("only root can make it so that {}", case.when));
+        if !(case.is_possible)() {
+            return skip(&format!("this user, or what is installed, cannot make it so that {}", case.when));
         }
         let home = match case.when.starts_with("local run") {
             true => Home::new().with_stand_in(),
@@ -401,8 +403,36 @@ fn home_cases() -> Vec<Case> {
             Stigmer::of_program(home, "sh".as_ref(), ["-c", script]).env("stigmer", binary()).run().into()
         }),
     ];
-    cases.push(Case { needs_root: true, ..of_another_user });
+    cases.push(Case { is_possible: is_root, ..of_another_user });
     cases
+}
+
+/// A Temporal that the database is not of.
+fn upgrade_cases() -> Vec<Case> {
+    use crate::upgrade::{NEW, OLD, begin_with_old, executable, path_with, run, server, sql, start};
+    let upgrading = |when, names, from, to, prepare: fn(&Home)| Case {
+        is_possible: || has("sqlite3", &["-version"]),
+        ..case(when, 1, names, move |home| {
+            let server = server().unwrap();
+            begin_with_old(home, &server);
+            run(home, from, &server).run().success();
+            prepare(home);
+            start(home, to, &server).run().into()
+        })
+    };
+    vec![
+        case("another version, and sqlite3 is not installed", 1, &["sqlite3", NEW, OLD], |home| {
+            let server = ReleaseServer::with_release(OLD, &release(&executable(OLD, 1)));
+            run(home, OLD, &server).run().success();
+            start(home, NEW, &server).env("PATH", path_with(home, None)).run().into()
+        }),
+        upgrading("an older version, and it has no table for some rows", &["chasm"], NEW, OLD, |home| {
+            sql(&home.database(), "INSERT INTO chasm VALUES ('a', NULL)");
+        }),
+        upgrading("another version, and it makes no database", &["makes no database"], OLD, NEW, |home| {
+            home.behave("exit-before-serving 1");
+        }),
+    ]
 }
 
 fn executable_cases() -> Vec<Case> {

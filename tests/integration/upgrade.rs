@@ -2,6 +2,7 @@
 //! neither, and no row is ever lost. The stand-in makes real databases here.
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,19 +15,19 @@ use crate::support::stand_in_build::stand_in_bytes;
 use crate::support::*;
 
 /// Of schema 1, and of schema 2.
-const OLD: &str = "9.9.7";
-const NEW: &str = "9.9.8";
+pub const OLD: &str = "9.9.7";
+pub const NEW: &str = "9.9.8";
 /// What the fresh database of the stand-in has no row for.
 const ROWS: usize = 300;
 
 /// The stand-in as a version of its own, which makes databases of this schema.
-fn executable(version: &str, schema: u32) -> Vec<u8> {
+pub fn executable(version: &str, schema: u32) -> Vec<u8> {
     [stand_in_bytes(), format!("\nstand-in {version} {schema}\n").as_bytes()].concat()
 }
 
 /// Both versions; None where this machine has no sqlite3.
 #[track_caller]
-fn server() -> Option<ReleaseServer> {
+pub fn server() -> Option<ReleaseServer> {
     if !has("sqlite3", &["-version"]) {
         skip("there is no sqlite3 (on Debian: sqlite3)");
         return None;
@@ -36,24 +37,28 @@ fn server() -> Option<ReleaseServer> {
     Some(server)
 }
 
-fn run<'h>(home: &'h Home, version: &str, server: &ReleaseServer) -> Stigmer<'h> {
+pub fn run<'h>(home: &'h Home, version: &str, server: &ReleaseServer) -> Stigmer<'h> {
     home.stigmer(["local", "run"]).with_mirror(version, server.base()).args(["--", "true"])
 }
 
-fn start<'h>(home: &'h Home, version: &str, server: &ReleaseServer) -> Stigmer<'h> {
+pub fn start<'h>(home: &'h Home, version: &str, server: &ReleaseServer) -> Stigmer<'h> {
     home.stigmer(["local", "start"]).with_mirror(version, server.base())
 }
 
 /// A home whose database is of the old version, and full.
 fn old_home(server: &ReleaseServer) -> Home {
     let home = Home::new();
-    run(&home, OLD, server).run().success();
-    fill(&home.database());
+    begin_with_old(&home, server);
     home
 }
 
+pub fn begin_with_old(home: &Home, server: &ReleaseServer) {
+    run(home, OLD, server).run().success();
+    fill(&home.database());
+}
+
 /// What SQLite answers; of a database that may be in the middle of something.
-fn sql(database: &Path, text: &str) -> String {
+pub fn sql(database: &Path, text: &str) -> String {
     let output = Command::new("sqlite3").args(["-batch", "-bail"]).arg(database).arg(text).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{}: {said}", database.display());
@@ -95,7 +100,7 @@ fn names_in_data(home: &Home) -> Vec<String> {
 }
 
 /// A directory on PATH with a `sqlite3` that is this script, or none.
-fn path_with(home: &Home, script: Option<&str>) -> PathBuf {
+pub fn path_with(home: &Home, script: Option<&str>) -> PathBuf {
     let directory = home.root().join("path");
     fs::create_dir_all(&directory).unwrap();
     for program in ["true", "sh", "sleep", "cat", "grep"] {
@@ -306,7 +311,7 @@ fn a_default_that_moved_is_not_used_where_it_cannot_be_and_not_downloaded_again(
             "CREATE TABLE mine AS SELECT 1",
             true,
             "",
-            "the database has rows in the table mine, which the new schema has not",
+            "the database has rows in the table mine, which the new schema lacks",
             1,
         ),
         ("SELECT 1", false, "", "the program sqlite3 is not installed", 0),
@@ -604,6 +609,32 @@ fn a_client_and_an_ephemeral_run_leave_the_executable_that_the_database_needs() 
     ephemeral.run().success();
 }
 
+/// Stops the daemon of `home` once it serves: until `is_over`.
+fn stop_when_it_serves(home: &Home, is_over: &AtomicBool) {
+    let mut answers = 0;
+    while !is_over.load(Ordering::SeqCst) {
+        // A daemon that has no room for its state serves, too.
+        answers = if TcpStream::connect(("127.0.0.1", home.port())).is_ok() { answers + 1 } else { 0 };
+        if home.state_field("phase").as_deref() == Some("ready") || answers > 100 {
+            home.stigmer(["local", "stop"]).run();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What `traced` returns of a start of the new version, which it ends or the
+/// end of serving does.
+#[cfg(target_os = "linux")]
+fn until_it_serves<T>(home: &Home, server: &ReleaseServer, traced: impl FnOnce(Command) -> T) -> T {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| stop_when_it_serves(home, &is_over));
+        let result = traced(start(home, NEW, server).into_command());
+        is_over.store(true, Ordering::SeqCst);
+        result
+    })
+}
+
 /// Killed before each change of the disk that it makes itself; what it starts
 /// goes on or ends as it does after any kill.
 #[cfg(target_os = "linux")]
@@ -611,26 +642,8 @@ fn a_client_and_an_ephemeral_run_leave_the_executable_that_the_database_needs() 
 fn a_kill_before_any_change_of_the_disk_leaves_one_whole_pair() {
     let Some(server) = server() else { return };
     let server = &server;
-    let killed = |home: &Home, change| {
-        let is_over = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                // It serves until it is told to end.
-                while !is_over.load(Ordering::SeqCst) {
-                    if home.state_field("phase").as_deref() == Some("ready")
-                        && let Some(pid) = home.state_field("daemon_pid").and_then(|pid| pid.parse().ok())
-                    {
-                        // SAFETY: no memory is involved.
-                        unsafe { libc::kill(pid, libc::SIGTERM) };
-                    }
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-            });
-            let result = trace::kill_at_any_change(start(home, NEW, server).into_command(), change);
-            is_over.store(true, Ordering::SeqCst);
-            result
-        })
-    };
+    let killed =
+        |home: &Home, change| until_it_serves(home, server, |command| trace::kill_at_any_change(command, change));
     let changes = match killed(&old_home(server), usize::MAX) {
         Ok(changes) => changes,
         Err(error) => return skip(&format!("this process may not trace another: {error}")),
@@ -642,17 +655,69 @@ fn a_kill_before_any_change_of_the_disk_leaves_one_whole_pair() {
         let before = content(&home.database());
         killed(&home, change).unwrap();
         home.wait_until_quiet(LIMIT);
-        // Either is whole, whichever is asked for then.
-        let (next, other) = if change % 2 == 0 { (NEW, OLD) } else { (OLD, NEW) };
-        for version in [next, other] {
-            run(&home, version, server).run().success();
-            assert_eq!(content(&home.database()), before, "change {change}, then {version}\n{}", home.describe());
-            assert_eq!(has_new_schema(&home.database()), version == NEW, "change {change}, then {version}");
-            assert_eq!(home.receipt_field("version").as_deref(), Some(version), "change {change}");
-        }
-        let left = names_in_data(&home);
-        let is_known = |name: &String| name.starts_with("temporal.db.9.9.") || name.starts_with("temporal.db.failed");
-        assert!(left.iter().all(is_known), "change {change}: {left:?}");
-        assert_eq!(home.bin_names(), ["temporal", "temporal.receipt"], "change {change}");
+        assert_one_whole_pair(&home, server, &before, change);
     });
+}
+
+/// Killed before the change, it was; or refused it.
+#[track_caller]
+fn assert_one_whole_pair(home: &Home, server: &ReleaseServer, content_before: &str, change: usize) {
+    // Either is whole, whichever is asked for then.
+    let (next, other) = if change.is_multiple_of(2) { (NEW, OLD) } else { (OLD, NEW) };
+    for version in [next, other] {
+        run(home, version, server).run().success();
+        assert_eq!(content(&home.database()), content_before, "change {change}, then {version}\n{}", home.describe());
+        assert_eq!(has_new_schema(&home.database()), version == NEW, "change {change}, then {version}");
+        assert_eq!(home.receipt_field("version").as_deref(), Some(version), "change {change}");
+    }
+    let left = names_in_data(home);
+    let is_known = |name: &String| name.starts_with("temporal.db.9.9.") || name.starts_with("temporal.db.failed");
+    assert!(left.iter().all(is_known), "change {change}: {left:?}");
+    assert_eq!(home.bin_names(), ["temporal", "temporal.receipt"], "change {change}");
+}
+
+/// Whatever it was about to write: it ends with an error, or does without.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[test]
+fn a_disk_that_is_full_from_any_change_on_leaves_one_whole_pair() {
+    let Some(server) = server() else { return };
+    let server = &server;
+    let refused =
+        |home: &Home, change| until_it_serves(home, server, |command| trace::fill_disk_at_change(command, change));
+    let changes = match refused(&old_home(server), usize::MAX) {
+        Ok((changes, status)) => {
+            assert!(status.success(), "{status}");
+            changes
+        }
+        Err(error) => return skip(&format!("this process may not trace another: {error}")),
+    };
+    assert!((30..500).contains(&changes), "{changes} changes");
+    in_parallel(4, 0..changes, |change| {
+        let home = old_home(server);
+        let before = content(&home.database());
+        let (_, status) = refused(&home, change).unwrap();
+        assert!(matches!(status.code(), Some(0 | 1)), "change {change}: {status}\n{}", home.describe());
+        home.wait_until_quiet(LIMIT);
+        assert_one_whole_pair(&home, server, &before, change);
+    });
+}
+
+#[test]
+fn in_a_directory_that_cannot_be_written_to_nothing_changes() {
+    let Some(server) = server() else { return };
+    let home = old_home(&server);
+    let data = home.path().join("data");
+    let upgrade = home.stigmer_without_privileges(["local", "run"]).with_mirror(NEW, server.base());
+    let before = content(&home.database());
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o555)).unwrap();
+    let outcome = upgrade.args(["--", "true"]).run();
+    outcome.fails_with(&["user/.stigmer/data/", "permission denied", "hint: "]);
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!((content(&home.database()), home.receipt_field("version").unwrap()), (before, OLD.into()));
+    assert!(names_in_data(&home).is_empty());
+    home.stigmer_without_privileges(["local", "run"])
+        .with_mirror(NEW, server.base())
+        .args(["--", "true"])
+        .run()
+        .success();
 }
