@@ -2,15 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::Instant;
 
 use crate::support::*;
 use crate::tools::*;
 
 /// Two whose schema differs from the pinned one's, and one that has the same.
 const OLDER: [&str; 3] = ["1.5.1", "1.6.2", "1.8.3"];
-/// An upgrade takes about two seconds from its first line to ready.
-const UPGRADE: Duration = Duration::from_millis(3500);
 const ATTRIBUTES: [&str; 7] = [
     "OrderId=Keyword",
     "Amount=Int",
@@ -112,34 +110,43 @@ fn the_way_back_is_open_as_long_as_nothing_is_lost() {
     }
 }
 
+/// Each time another copy of the old home, which the next start finds.
 #[test]
-fn an_upgrade_that_is_killed_again_and_again_loses_nothing() {
+fn an_upgrade_that_is_killed_at_any_moment_loses_nothing() {
     let Some(tools) = tools_with(&OLDER) else { return };
     let mut moments = Moments::new();
+    let (count, kills) = (["110", "1001"][rounds(0, 1)], rounds(3, 100));
     for version in ["1.5.1", "1.6.2"] {
-        let count = "110";
-        let (home, before) = populated(tools, version, count);
-        let kept = Home::new();
-        let copy = |from: &Home, to: &Home| {
-            let _ = std::fs::remove_dir_all(to.path());
-            assert!(Command::new("cp").arg("-a").arg(from.path()).arg(to.path()).status().unwrap().success());
-        };
-        copy(&home, &kept);
-        for _ in 0..rounds(6, 60) {
-            copy(&kept, &home);
-            // The copy's record is of the original.
-            let starts = home.stigmer(["local", "start", "--mirror"]).args([&tools.mirror]);
-            let daemon = starts.spawn();
-            std::thread::sleep(moments.within(UPGRADE));
+        let (old, before) = populated(tools, version, count);
+        let home = copy(&old);
+        let begun = Instant::now();
+        start_version(&home, tools, None).run().success().stdout_has("Database migrated");
+        let duration = begun.elapsed();
+        home.stigmer(["local", "stop"]).run().success();
+        for kill in 1..=kills {
+            let home = copy(&old);
+            let daemon = home.stigmer(["local", "start", "--mirror"]).args([&tools.mirror]).spawn();
+            std::thread::sleep(moments.within(duration));
             daemon.signal(libc::SIGKILL);
             home.wait_until_quiet(LIMIT);
+            start_version(&home, tools, None).run().success();
+            assert_eq!(inventory(&home, tools), before, "{version}, kill {kill}");
+            if kill == kills || kill % 10 == 0 {
+                assert_all_finish(&home, tools, count);
+            }
+            home.stigmer(["local", "stop"]).run().success();
+            home.assert_quiet();
         }
-        start_version(&home, tools, None).run().success();
-        assert_eq!(inventory(&home, tools), before, "{version}");
-        assert_all_finish(&home, tools, count);
-        home.stigmer(["local", "stop"]).run().success();
-        home.assert_quiet();
     }
+}
+
+/// A home of its own with the same in it.
+fn copy(home: &Home) -> Home {
+    let copy = Home::new();
+    std::fs::create_dir_all(copy.user()).unwrap();
+    let copied = Command::new("cp").arg("-a").args([home.path(), copy.path()]).status().unwrap();
+    assert!(copied.success());
+    copy
 }
 
 /// Its executable, unpacked beside the archive.
