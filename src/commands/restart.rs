@@ -79,7 +79,10 @@ fn restart(_: &Typed) -> Result<u8> {
 fn gone(meanwhile: bool, instance: &Instance) -> Error {
     match meanwhile {
         false => Error::new("cannot restart Temporal: it is not running").hint("stigmer local start"),
-        true => Error::new("cannot restart Temporal: the daemon ended meanwhile")
-            .hint(format!("see {}, and what 'stigmer local start' has printed", instance.log().display())),
+        true => Error::new("cannot restart Temporal: the daemon ended meanwhile").hint(format!(
+            "'stigmer local start' has said why, in its terminal or in {}; Temporal's log is {}",
+            instance.daemon_log().display(),
+            instance.log().display()
+        )),
     }
 }

@@ -1,5 +1,7 @@
 //! A Temporal of ours: its database, its executable, and the two supervised.
 
+use std::cell::Cell;
+
 use super::Context;
 use crate::clock::after;
 use crate::config::{DatabaseChoice, Managed};
@@ -32,26 +34,29 @@ pub fn serve(
             format!("Temporal will be reachable by others: it binds to {} and asks for no password.", config.ip.value);
         terminal.line(Mark::Warning, &text);
     }
-    let database = open_database(context, config, events, terminal)?;
-    let mut pair = find_pair(context, config, database.as_ref(), (events, terminal))?;
-    let trial = pair.trial.take();
-    let mut run = |pair: Pair, database, events: &mut Events, terminal: &mut Terminal| {
-        let Pair { installed, program, refusal, remark, .. } = pair;
-        tenure.state.temporal_cli = Some(installed.executable.clone());
-        tenure.state.temporal_version = installed.version.as_ref().map(ToString::to_string);
-        let (home, directory) = (&context.home, context.directory.clone());
-        let plan = Plan { config, endpoints, home, installed, database, directory, program, refusal, remark };
-        let on_ready = OnReady { stop: on_ready.stop, then: &mut *on_ready.then };
-        Supervisor::new(plan, events, terminal, tenure)?.run(on_ready)
+    let trial = Cell::new(None);
+    let mut choose = |database: Option<&Database>, events: &mut Events, terminal: &mut Terminal| {
+        let pair = find_pair(context, config, database, (events, terminal))?;
+        trial.set(pair.trial);
+        Ok(pair.choice)
     };
-    let result = run(pair, database, events, terminal);
-    let Some(trial) = trial else { return Ok(result?) };
-    let Some(database) = open_database(context, config, events, terminal)? else { return Ok(result?) };
-    // None when it has served.
-    let Some(undone) = exchange::undo_if_pending(&database, &context.home)? else { return Ok(result?) };
-    match trial.failed(&undone, result, terminal)? {
-        Some(old) => Ok(run(old, Some(database), events, terminal)?),
-        None => Ok(()),
+    let mut database = open_database(context, config, events, terminal)?;
+    let mut choice = choose(database.as_ref(), events, terminal)?;
+    loop {
+        let (home, directory) = (&context.home, context.directory.clone());
+        let plan = Plan { config, endpoints, home, choice, database, directory };
+        let on_ready = OnReady { stop: on_ready.stop, then: &mut *on_ready.then };
+        let result = Supervisor::new(plan, &mut choose, events, terminal, tenure)
+            .and_then(|supervisor| supervisor.run(on_ready));
+        let Some(trial) = trial.take() else { return Ok(result?) };
+        database = open_database(context, config, events, terminal)?;
+        // None when it has served.
+        let undone = database.as_ref().map(|database| exchange::undo_if_pending(database, home)).transpose()?;
+        let Some(undone) = undone.flatten() else { return Ok(result?) };
+        match trial.failed(&undone, result, terminal)? {
+            Some(old) => choice = old.choice,
+            None => return Ok(()),
+        }
     }
 }
 

@@ -24,7 +24,15 @@ pub struct Belongings {
 
 impl Belongings {
     pub fn note_executable(&mut self, plan: &Plan<'_>) {
-        self.executable = sys::identity(&plan.installed.executable).ok();
+        self.executable = sys::identity(&plan.choice.installed.executable).ok();
+    }
+
+    /// Whether what is there now is not what the last server was given.
+    pub fn are_replaced(&self, plan: &Plan<'_>) -> bool {
+        let is_other = |path, known| matches!(fate(path, known), Some(Fate::Replaced));
+        let database = plan.database.as_ref().map(Database::path);
+        is_other(&plan.choice.installed.executable, self.executable.as_ref())
+            || database.is_some_and(|path| is_other(path, self.database.as_ref()))
     }
 
     pub fn note_database(&mut self, plan: &Plan<'_>) {
@@ -62,7 +70,7 @@ impl Supervisor<'_> {
             self.terminal.warn_once(&format!("The lock of {path} was taken away: another Temporal may use it too."));
         }
         let database = self.plan.database.as_ref().map(Database::path);
-        let executable = &self.plan.installed.executable;
+        let executable = &self.plan.choice.installed.executable;
         let of_database = database.and_then(|path| Some((path, fate(path, self.belongings.database.as_ref())?)));
         if let Some((path, fate)) = of_database {
             let path = path.display();

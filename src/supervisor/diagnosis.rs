@@ -163,7 +163,7 @@ impl Supervisor<'_> {
     pub(super) fn prospect(&self, fault: &Fault, cause: Option<Cause>) -> Prospect {
         match (fault, cause) {
             (_, Some(Cause::NotADatabase | Cause::WrongArgument)) => Prospect::Hopeless,
-            (Fault::NotSpawned(_), _) if !self.plan.installed.executable.exists() => Prospect::Doubtful,
+            (Fault::NotSpawned(_), _) if !self.plan.choice.installed.executable.exists() => Prospect::Doubtful,
             _ => Prospect::MayPass,
         }
     }

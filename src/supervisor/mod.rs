@@ -46,7 +46,7 @@ use crate::home::Home;
 use crate::install::Installed;
 use crate::log_file;
 use crate::record::{Program, Record, Refusal};
-use crate::state::{Lifetime, Phase, Process, Retry};
+use crate::state::{Lifetime, Phase, Process, Retry, State};
 use crate::sys;
 use crate::tenure::Tenure;
 use crate::terminal::{Mark, Terminal};
@@ -67,18 +67,26 @@ pub struct Plan<'a> {
     pub config: &'a Managed,
     pub endpoints: Endpoints,
     pub home: &'a Home,
-    pub installed: Installed,
+    pub choice: Choice,
     /// None: in memory.
     pub database: Option<Database>,
     /// Where `start` was typed: relative paths among Temporal's arguments
     /// begin here.
     pub directory: PathBuf,
+}
+
+/// The Temporal that is to serve.
+pub struct Choice {
+    pub installed: Installed,
     /// What the record of the database is to say of it.
     pub program: Program,
     pub refusal: Option<Refusal>,
     /// What the header of the log adds.
     pub remark: String,
 }
+
+/// Chooses again, where not the same files lie at their paths any more.
+pub type Choose<'a> = &'a mut dyn FnMut(Option<&Database>, &mut Events, &mut Terminal) -> Result<Choice, Halt>;
 
 /// What is said and done once it serves.
 pub struct OnReady<'a> {
@@ -95,6 +103,7 @@ pub fn how_to_use(address: &impl std::fmt::Display, stop: Option<&str>) -> Strin
 
 pub struct Supervisor<'a> {
     plan: Plan<'a>,
+    choose: Choose<'a>,
     log: File,
     /// Where the current server's lines begin in the log.
     log_start: u64,
@@ -127,6 +136,7 @@ enum Watched {
 impl<'a> Supervisor<'a> {
     pub fn new(
         plan: Plan<'a>,
+        choose: Choose<'a>,
         events: &'a mut Events,
         terminal: &'a mut Terminal,
         tenure: &'a mut Tenure,
@@ -134,8 +144,10 @@ impl<'a> Supervisor<'a> {
         check_ports(plan.config)?;
         let log = log_file::open(&plan.home.instance.log())?;
         tenure.state.database = plan.database.as_ref().map(|database| database.path().to_owned());
+        note_executable(&mut tenure.state, &plan.choice.installed);
         Ok(Supervisor {
             plan,
+            choose,
             log,
             log_start: 0,
             events,
@@ -256,8 +268,8 @@ impl<'a> Supervisor<'a> {
             Started::Serving => {
                 if phase == Phase::Starting {
                     self.terminal.line(Mark::Done, &format!("Temporal Server started (PID: {pid})"));
-                    self.learn_version();
                 }
+                self.learn_version();
                 self.belongings.note_database(&self.plan);
                 self.tenure.state.times_ready += 1;
                 self.publish(Phase::Ready);
@@ -276,7 +288,7 @@ impl<'a> Supervisor<'a> {
         if self.plan.database.is_none() {
             return;
         }
-        let version = &mut self.plan.program.version;
+        let version = &mut self.plan.choice.program.version;
         if version.is_none() {
             let lines = log_file::quote(&self.plan.home.instance.log(), self.log_start, BANNER_WITHIN);
             *version = lines.iter().find_map(|line| diagnosis::version_in_banner(line));
@@ -287,7 +299,8 @@ impl<'a> Supervisor<'a> {
     /// Notes it for the next start.
     fn note_program(&mut self) {
         if let Some(database) = &self.plan.database {
-            Record::note(database.path(), self.plan.program.clone(), self.plan.refusal.take());
+            let choice = &mut self.plan.choice;
+            Record::note(database.path(), choice.program.clone(), choice.refusal.take());
         }
     }
 
@@ -336,8 +349,7 @@ impl<'a> Supervisor<'a> {
                 return Err(self.cannot_start(fault).into());
             };
             self.wait_to_restart(&why, delay)?;
-            self.write_log_header(&format!(", again after {}", one_line(&why)));
-            match self.start(Phase::Restarting)? {
+            match self.start_once_more(&format!(", again after {}", one_line(&why)))? {
                 Started::Serving => {
                     self.announce_ready_again();
                     return Ok(());
@@ -376,8 +388,7 @@ impl<'a> Supervisor<'a> {
     /// Starts again because it was asked for.
     fn start_again(&mut self) -> Result<(), Halt> {
         self.serving_since = None;
-        self.write_log_header(", restarted on request");
-        match self.start(Phase::Restarting)? {
+        match self.start_once_more(", restarted on request")? {
             Started::Serving => {
                 self.announce_ready_again();
                 Ok(())
@@ -386,7 +397,17 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    fn start_once_more(&mut self, remark: &str) -> Result<Started, Halt> {
+        if self.belongings.are_replaced(&self.plan) {
+            self.plan.choice = (self.choose)(self.plan.database.as_ref(), self.events, self.terminal)?;
+            note_executable(&mut self.tenure.state, &self.plan.choice.installed);
+        }
+        self.write_log_header(remark);
+        self.start(Phase::Restarting)
+    }
+
     fn announce_ready_again(&mut self) {
+        self.note_program();
         let pid = self.pid().unwrap_or_default();
         self.terminal.line(Mark::Done, &format!("Temporal is ready again (PID: {pid})."));
     }
@@ -483,13 +504,14 @@ impl<'a> Supervisor<'a> {
     /// What separates one server's lines in Temporal's log from the next one's.
     fn write_log_header(&mut self, remark: &str) {
         let endpoints = self.plan.endpoints;
-        let version = self.plan.installed.version.as_ref().map_or("of the user".into(), ToString::to_string);
+        let version = self.plan.choice.installed.version.as_ref().map_or("of the user".into(), ToString::to_string);
         let ui = endpoints.ui_url().unwrap_or_else(|| "no UI".into());
         let (time, stigmer) = (utc(unix_time()), env!("CARGO_PKG_VERSION"));
-        let header = format!(
-            "=== {time} stigmer {stigmer}: Temporal {version} on {}, {ui}{}{remark}\n",
-            endpoints.frontend, self.plan.remark
-        );
+        // True of the start that comes next alone.
+        let migrated = std::mem::take(&mut self.plan.choice.remark);
+        let frontend = endpoints.frontend;
+        let header =
+            format!("=== {time} stigmer {stigmer}: Temporal {version} on {frontend}, {ui}{migrated}{remark}\n");
         let _ = self.log.write_all(header.as_bytes());
     }
 
@@ -498,4 +520,9 @@ impl<'a> Supervisor<'a> {
         self.tenure.state.retry = self.tenure.state.retry.take().filter(|_| phase == Phase::Restarting);
         self.tenure.publish(self.terminal);
     }
+}
+
+fn note_executable(state: &mut State, installed: &Installed) {
+    state.temporal_cli = Some(installed.executable.clone());
+    state.temporal_version = installed.version.as_ref().map(ToString::to_string);
 }

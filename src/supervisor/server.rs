@@ -35,7 +35,7 @@ pub struct Server {
 
 impl Server {
     pub fn spawn(plan: &Plan<'_>, log: &File) -> Result<Server> {
-        let program = Program::look_at(plan.home, &plan.installed.executable)?;
+        let program = Program::look_at(plan.home, &plan.choice.installed.executable)?;
         let mut command = command(plan, &program.path);
         write_to(&mut command, log)?;
         // Kept open by the server: the lock shows that the database is in use as
@@ -45,7 +45,8 @@ impl Server {
         // What is in memory alone needs no time to be saved.
         let at_our_death = if plan.database.is_some() { SIGTERM } else { SIGKILL };
         let held = lock.into_iter().chain(&program.directory);
-        Server::launch(command, held, at_our_death).map_err(|cause| cannot_execute(&plan.installed.executable, &cause))
+        Server::launch(command, held, at_our_death)
+            .map_err(|cause| cannot_execute(&plan.choice.installed.executable, &cause))
     }
 
     /// Any other program, to be held in the same way.
@@ -99,13 +100,13 @@ impl Drop for Server {
 fn command(plan: &Plan<'_>, program: &Path) -> Command {
     let config = plan.config;
     let mut command = Command::new(program);
-    command.arg0(&plan.installed.executable);
+    command.arg0(&plan.choice.installed.executable);
     command.args(["server", "start-dev"]);
     command.arg("--ip").arg(config.ip.value.to_string());
     command.arg("--port").arg(plan.endpoints.frontend.port().to_string());
     if let Some(ui) = plan.endpoints.ui {
         command.arg("--ui-port").arg(ui.port().to_string());
-        if config.offline.value && plan.installed.version.as_ref().is_some_and(can_do_without_news) {
+        if config.offline.value && plan.choice.installed.version.as_ref().is_some_and(can_do_without_news) {
             command.arg("--ui-disable-news-fetch");
         }
     }

@@ -24,7 +24,7 @@ use crate::home::Home;
 use crate::install::{Fetched, Installed};
 use crate::record::{Program, Record, Refusal, Until, fingerprint};
 use crate::release::Version;
-use crate::supervisor::{check_ports, program};
+use crate::supervisor::{Choice, check_ports, program};
 use crate::sys;
 use crate::terminal::{Mark, Terminal};
 
@@ -49,14 +49,9 @@ pub enum Wanted<'a> {
 
 /// What will serve the database.
 pub struct Pair {
-    pub installed: Installed,
-    pub program: Program,
-    /// Why it is not the one that is wanted.
-    pub refusal: Option<Refusal>,
+    pub choice: Choice,
     /// Where it has not served yet, and something else has.
     pub trial: Option<Trial>,
-    /// For the header of Temporal's log.
-    pub remark: String,
 }
 
 /// What to do where a new pair does not serve.
@@ -121,7 +116,12 @@ fn program_of(installed: &Installed) -> Program {
 
 impl Pair {
     pub fn of(installed: Installed) -> Pair {
-        Pair { program: program_of(&installed), installed, refusal: None, trial: None, remark: String::new() }
+        let program = program_of(&installed);
+        Pair::known_as(program, installed)
+    }
+
+    fn known_as(program: Program, installed: Installed) -> Pair {
+        Pair { choice: Choice { installed, program, refusal: None, remark: String::new() }, trial: None }
     }
 }
 
@@ -154,7 +154,7 @@ impl Upgrade<'_> {
         };
         let to = name(&exchange.to);
         terminal.line(Mark::Warning, &format!("The upgrade to {to} was interrupted; going on with it."));
-        let pair = Pair { program: exchange.to.clone(), ..Pair::of(installed.clone()) };
+        let pair = Pair::known_as(exchange.to.clone(), installed.clone());
         let old = Installed { executable: self.home.installation.executable(), version: exchange.from.version.clone() };
         let fallback = Some(old).filter(|old| exchange.has_previous() && old.version.is_some());
         Ok(Some(self.on_trial(pair, fallback, exchange.has_migrated().then_some(&exchange.from))))
@@ -210,7 +210,7 @@ impl Upgrade<'_> {
         let served = Record::of(self.database.path()).map(|record| record.program);
         let is_same = matches!(&wanted, Wanted::Placed(_)) && served.as_ref().is_some_and(|served| served.is(&to));
         if is_same || !self.database.is_complete() {
-            return Ok(Pair { program: to, ..Pair::of(wanted.place(terminal)?) });
+            return Ok(Pair::known_as(to, wanted.place(terminal)?));
         }
         wanted.leave_signals();
         let workspace = Workspace::create(self.database.path())?;
@@ -261,14 +261,14 @@ impl Upgrade<'_> {
         terminal: &mut Terminal,
     ) -> Result<Pair> {
         let (installed, fetched, fallback) = match wanted {
-            Wanted::Placed(installed) if migrated.is_none() => return Ok(Pair { program: to, ..Pair::of(installed) }),
+            Wanted::Placed(installed) if migrated.is_none() => return Ok(Pair::known_as(to, installed)),
             Wanted::Placed(installed) => (Some(installed), None, None),
             Wanted::Fetched(fetched, fallback) => (None, Some(fetched), fallback),
         };
         let pair = (from.clone(), to.clone());
         let placed = exchange::perform((self.database, self.home), pair, migrated, fetched, terminal)?;
         let Some(installed) = placed.or(installed) else { return Err(Error::new("cannot upgrade: nothing is there")) };
-        let pair = Pair { program: to, ..Pair::of(installed) };
+        let pair = Pair::known_as(to, installed);
         Ok(self.on_trial(pair, fallback, migrated.map(|_| &from)))
     }
 
@@ -276,7 +276,7 @@ impl Upgrade<'_> {
     fn on_trial(&self, pair: Pair, fallback: Option<Installed>, migrated: Option<&Program>) -> Pair {
         let remark = migrated.map_or(String::new(), |from| format!(", the database migrated from {}", name(from)));
         let fallback = fallback.filter(|_| !self.is_asked_for());
-        Pair { trial: Some(Trial { fallback }), remark, ..pair }
+        Pair { trial: Some(Trial { fallback }), choice: Choice { remark, ..pair.choice } }
     }
 
     fn is_asked_for(&self) -> bool {
@@ -364,7 +364,8 @@ fn fall_back(installed: Installed, refusal: Refusal, terminal: &mut Terminal) ->
     if !way_out.is_empty() {
         terminal.line(Mark::Info, &format!("To upgrade: {way_out}"));
     }
-    Pair { refusal: Some(refusal), ..Pair::of(installed) }
+    let pair = Pair::of(installed);
+    Pair { choice: Choice { refusal: Some(refusal), ..pair.choice }, ..pair }
 }
 
 fn say_undone(exchange: &Exchange, what: &str, terminal: &mut Terminal) {

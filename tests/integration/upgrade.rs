@@ -118,6 +118,18 @@ pub fn path_with(home: &Home, script: Option<&str>) -> PathBuf {
     directory
 }
 
+/// Puts an executable in place of whatever is there.
+fn put(path: &Path, bytes: &[u8]) {
+    // Not written by this process, which another thread's fork would keep from
+    // executing it.
+    let [new, copy] = ["new", "copy"].map(|extension| path.with_extension(extension));
+    fs::write(&new, bytes).unwrap();
+    assert!(Command::new("cp").args([&new, &copy]).status().unwrap().success());
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(&copy, path).unwrap();
+    fs::remove_file(&new).unwrap();
+}
+
 /// The program under test, which pins an executable of the tests'.
 fn program_that_pins(home: &Home, executable: &[u8]) -> PathBuf {
     let mut bytes = fs::read(process::binary()).unwrap();
@@ -450,14 +462,6 @@ fn whatever_executable_the_user_brings_is_compared_too() {
     let Some(server) = server() else { return };
     let home = old_home(&server);
     let before = content(&home.database());
-    let put = |path: &Path, bytes: &[u8]| {
-        fs::write(path.with_extension("new"), bytes).unwrap();
-        let status = Command::new("cp").arg(path.with_extension("new")).arg(path.with_extension("copy")).status();
-        assert!(status.unwrap().success());
-        fs::set_permissions(path.with_extension("copy"), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::rename(path.with_extension("copy"), path).unwrap();
-        fs::remove_file(path.with_extension("new")).unwrap();
-    };
     // By --temporal-bin.
     let own = home.root().join("my-temporal");
     put(&own, &executable("9.9.8-mine", 2));
@@ -477,6 +481,43 @@ fn whatever_executable_the_user_brings_is_compared_too() {
     plain().run().success().stderr_has("Migrating the database from Temporal 9.9.8-mine to 9.9.7-mine...");
     assert_eq!((content(&home.database()), has_new_schema(&home.database())), (before, false));
     assert_eq!(home.bin_names(), ["temporal"]);
+}
+
+#[test]
+fn what_is_replaced_under_a_running_daemon_is_compared_before_it_is_restarted() {
+    let Some(server) = server() else { return };
+    let home = old_home(&server);
+    let before = content(&home.database());
+    let own = home.root().join("my-temporal");
+    put(&own, &executable("9.9.7-mine", 1));
+    let start = || home.stigmer(["local", "start", "--detach", "--temporal-bin"]).args([&own]);
+    let restart = || home.stigmer(["local", "restart"]).run();
+    start().run().success();
+    let database_version = || home.state_field("database_version").unwrap();
+    assert_eq!(database_version(), "9.9.7-mine");
+    // The executable, on request.
+    put(&own, &executable("9.9.8-mine", 2));
+    restart().success();
+    assert_eq!((has_new_schema(&home.database()), database_version().as_str()), (true, "9.9.8-mine"));
+    // The database, and Temporal is killed.
+    fs::rename(home.path().join("data/temporal.db.9.9.7-mine"), home.database()).unwrap();
+    assert!(!has_new_schema(&home.database()));
+    let killed = home.state_field("temporal_pid").unwrap();
+    process::signal(killed.parse().unwrap(), libc::SIGKILL);
+    home.wait_for("Temporal to serve again", || {
+        home.state_field("phase").as_deref() == Some("ready") && home.state_field("temporal_pid").unwrap() != killed
+    });
+    home.stigmer(["local", "stop"]).run().success();
+    assert!(content(&home.database()) == before && has_new_schema(&home.database()), "{}", home.describe());
+    // What cannot be ends the daemon, and says why.
+    start().env("PATH", path_with(&home, None)).run().success();
+    put(&own, &executable("9.9.7-again", 1));
+    restart().fails_with(&["the daemon ended", "logs/daemon.log"]);
+    home.wait_until_quiet(LIMIT);
+    let said = fs::read_to_string(home.path().join("logs/daemon.log")).unwrap();
+    let why = "my-temporal (Temporal 9.9.7-again) for a database of Temporal 9.9.8-mine: the program sqlite3";
+    assert!(said.lines().any(|line| line.contains("cannot use /") && line.contains(why)), "{said}");
+    assert!(content(&home.database()) == before && has_new_schema(&home.database()), "{}", home.describe());
 }
 
 #[test]

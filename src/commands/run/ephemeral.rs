@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::events::{Events, Halt};
 use crate::install;
 use crate::record::Program;
-use crate::supervisor::{Endpoints, Ephemeral, Plan};
+use crate::supervisor::{Choice, Endpoints, Ephemeral, Plan};
 use crate::sys::{self, Forwarder, SIGTERM};
 use crate::terminal::{Mark, Stream, Terminal, print_error};
 
@@ -23,9 +23,8 @@ pub fn run(context: &Context<'_>, config: &Managed, words: &[OsString]) -> Resul
     let forwarder = new_forwarder()?;
     let mut events = Events::new()?;
     let endpoints = Endpoints::choose(config)?;
-    let (program, directory) = (Program::default(), context.directory.clone());
-    let remark = String::new();
-    let plan = Plan { config, endpoints, home, installed, database: None, directory, program, refusal: None, remark };
+    let choice = Choice { installed, program: Program::default(), refusal: None, remark: String::new() };
+    let plan = Plan { config, endpoints, home, choice, database: None, directory: context.directory.clone() };
     let mut temporal = Ephemeral::start(plan, &mut events).map_err(|halt| give_up(halt, &forwarder))?;
     announce(&temporal, &mut terminal);
 
