@@ -63,9 +63,7 @@ fn restart(_: &Typed) -> Result<u8> {
                 Some(_) => {}
             },
             Observed::Elsewhere => return Err(elsewhere("restart Temporal", instance)),
-            Observed::Running(state) if asked.is_none() => wait.explain(&mut terminal, || {
-                format!("Stigmer (PID: {}) is still {}; waiting for it.", state.daemon.pid, state.phase.name())
-            }),
+            other if asked.is_none() => wait.explain(&mut terminal, || waiting_for(&other)),
             Observed::Silent(_) | Observed::Running(_) => {}
         }
         if Instant::now() >= deadline {
@@ -73,6 +71,15 @@ fn restart(_: &Typed) -> Result<u8> {
                 .hint("see 'stigmer local logs'"));
         }
         thread::sleep(POLL);
+    }
+}
+
+fn waiting_for(daemon: &Observed) -> String {
+    match daemon {
+        Observed::Running(state) => {
+            format!("Stigmer (PID: {}) is still {}; waiting for it.", state.daemon.pid, state.phase.name())
+        }
+        _ => "Stigmer is still starting; waiting for it.".into(),
     }
 }
 

@@ -125,24 +125,7 @@ fn as_text(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
             _ => "Stigmer is starting.\n".into(),
         };
     };
-    let what = match (state.mode, verdict) {
-        (_, Verdict::Suspended) => {
-            let pid = state.daemon.pid;
-            format!("The daemon is suspended and looks after nothing; 'fg' or 'kill -CONT {pid}' lets it go on")
-        }
-        (Mode::External, Verdict::Ready) => "External Temporal is reachable and ready".into(),
-        (Mode::External, _) => match lost(state) {
-            Some(lost) => format!("External Temporal is lost, for {} now: {}", duration(age(lost.since)), lost.why),
-            None => "External Temporal is not known to be ready: the daemon does not answer".into(),
-        },
-        (Mode::Managed, Verdict::Ready) => "Temporal is running and ready".into(),
-        (Mode::Managed, _) if state.phase == Phase::Ready => "Temporal is running, but does not answer".into(),
-        (Mode::Managed, _) => match &state.retry {
-            Some(retry) => format!("Temporal is not ready: {}; starting it again in {} s", retry.why, until(retry)),
-            None => format!("Temporal is not ready: {}", state.phase.name()),
-        },
-    };
-    let mut text = format!("{what}\n");
+    let mut text = format!("{}\n", headline(verdict, state));
     let mut row = |name: &str, value: Option<String>| {
         if let Some(value) = value {
             text.push_str(&format!("  {name:<10} {value}\n"));
@@ -164,6 +147,29 @@ fn as_text(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
     text
 }
 
+fn headline(verdict: Verdict, state: &State) -> String {
+    match (state.mode, verdict) {
+        (_, Verdict::Suspended) => {
+            let pid = state.daemon.pid;
+            format!("The daemon is suspended and looks after nothing; 'fg' or 'kill -CONT {pid}' lets it go on")
+        }
+        (Mode::External, Verdict::Ready) => "External Temporal is reachable and ready".into(),
+        (Mode::External, _) => match lost(state) {
+            Some(lost) => format!("External Temporal is lost, for {} now: {}", duration(age(lost.since)), lost.why),
+            None => "External Temporal is not known to be ready: the daemon does not answer".into(),
+        },
+        (Mode::Managed, Verdict::Ready) => "Temporal is running and ready".into(),
+        (Mode::Managed, _) if state.phase == Phase::Ready => "Temporal is running, but does not answer".into(),
+        (Mode::Managed, _) => match &state.retry {
+            Some(retry) => {
+                let seconds = until(retry).max(1);
+                format!("Temporal is not ready: {}; starting it again in {seconds} s", retry.why)
+            }
+            None => format!("Temporal is not ready: {}", state.phase.name()),
+        },
+    }
+}
+
 /// Said here as well: Temporal has no room to say so, and calls itself serving.
 fn shortage(state: &State) -> Option<String> {
     disk::shortage(state.database.as_deref()?.parent()?, disk::LOW)
@@ -171,7 +177,11 @@ fn shortage(state: &State) -> Option<String> {
 
 /// Where it is, and which Temporal it is of where that is another one.
 fn database(state: &State, home: &Home) -> Option<String> {
-    let shown = home.display(state.database.as_ref()?);
+    let Some(path) = &state.database else {
+        // Before it is ready none may be known.
+        return (state.mode == Mode::Managed && state.phase == Phase::Ready).then(|| "in memory".into());
+    };
+    let shown = home.display(path);
     Some(match &state.database_version {
         Some(version) if state.temporal_version.as_ref() != Some(version) => format!("{shown} (of Temporal {version})"),
         _ => shown,

@@ -408,7 +408,11 @@ fn databases_in_memory_are_no_files_and_keep_nobody_waiting() {
             home.stigmer(["local", "start", "--detach", argument]).current_dir(&directory).run().success();
             let status = home.stigmer(["local", "status", "--json"]).run();
             status.success().stdout_has("\"database\":null");
-            home.stigmer(["local", "status"]).run().success().stdout_lacks("memory");
+            home.stigmer(["local", "status"])
+                .run()
+                .success()
+                .stdout_has("  database   in memory\n")
+                .stdout_lacks(":memory:");
         }
         stop(&first);
         stop(&second);
