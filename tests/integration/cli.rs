@@ -91,6 +91,7 @@ fn near_misses_are_suggested_on_stderr() {
         ("local start -p 7234", "--port"),
         ("local start -p7234", "--port"),
         ("local start --background", "--detach"),
+        ("local start --daemon", "--detach"),
         ("local start --host 0.0.0.0", "--ip is the address to bind to, --temporal-host"),
         ("local start --db-filename=x.db", "--temporal-arg --db-filename=FILE"),
         ("local run --headless -- true", "--temporal-arg --headless"),
