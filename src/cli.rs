@@ -414,10 +414,11 @@ const OTHER_COMMANDS: [(&str, &str); 3] = [
 
 /// Flags that other tools have for our options: the flag, an option that the
 /// command must have, the hint.
-const OTHER_FLAGS: [(&str, &str, &str); 4] = [
+const OTHER_FLAGS: [(&str, &str, &str); 5] = [
     ("-p", PORT.long, "did you mean '--port'?"),
     ("--background", "detach", "did you mean '--detach'?"),
     ("--daemon", "detach", "did you mean '--detach'?"),
+    ("--tail", "lines", "did you mean '--lines'?"),
     ("--host", IP.long, "--ip is the address to bind to, --temporal-host another Temporal to use"),
 ];
 

@@ -167,10 +167,8 @@ fn way_in(path: &Path) -> String {
             format!("{top} belongs to root, as after sudo; to have all back: sudo chown -R {me} {home}")
         }
         [(lowest, owner), ..] if of_others > 0 => {
-            format!(
-                "{} belongs to uid {owner}: do this as that user, or set STIGMER_HOME to a directory of your own",
-                lowest.display()
-            )
+            let (lowest, whose) = (lowest.display(), if *owner == 0 { "root".into() } else { format!("uid {owner}") });
+            format!("{lowest} belongs to {whose}: do this as that user, or set STIGMER_HOME to a directory of your own")
         }
         _ => "give yourself access to it, or set STIGMER_HOME to a directory of your own".into(),
     }

@@ -127,7 +127,7 @@ impl Sqlite {
         // A relative directory is whichever one stands in.
         let directories = std::env::split_paths(&path).filter(|directory| directory.is_absolute());
         let Some(program) = directories.map(|directory| directory.join("sqlite3")).find(is_program) else {
-            return Ok(Err("the program sqlite3 is not installed".into()));
+            return Ok(Err("the program sqlite3, which compares and migrates databases, is not installed".into()));
         };
         let shown = program.display().to_string();
         let mut command = Command::new(&program);

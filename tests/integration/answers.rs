@@ -39,10 +39,10 @@ fn a_home_that_cannot_be_read_is_never_taken_for_an_idle_one() {
     home.stigmer(["local", "start", "--detach"]).run().success();
     for command in ["status", "status --json", "stop", "stop --force", "restart", "env", "logs", "temporal env"] {
         let outcome = by_stranger(&home, command).run();
-        outcome.fails_with(&["permission denied", "belongs to uid 0"]).stdout_lacks("running");
+        outcome.fails_with(&["permission denied", "belongs to root: do this as that user"]).stdout_lacks("running");
         assert!(outcome.hint().unwrap().contains("STIGMER_HOME"), "{}", outcome.describe());
     }
-    by_stranger(&home, "start").run().fails_with(&["permission denied", "uid 0"]);
+    by_stranger(&home, "start").run().fails_with(&["permission denied", "belongs to root"]);
     home.stigmer(["local", "status"]).run().success();
     home.stigmer(["local", "stop"]).run().success();
 }

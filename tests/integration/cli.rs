@@ -92,6 +92,7 @@ fn near_misses_are_suggested_on_stderr() {
         ("local start -p7234", "--port"),
         ("local start --background", "--detach"),
         ("local start --daemon", "--detach"),
+        ("local logs --tail 3", "--lines"),
         ("local start --host 0.0.0.0", "--ip is the address to bind to, --temporal-host"),
         ("local start --db-filename=x.db", "--temporal-arg --db-filename=FILE"),
         ("local run --headless -- true", "--temporal-arg --headless"),

@@ -288,7 +288,7 @@ fn without_a_sqlite3_that_works_nothing_changes_and_nothing_is_downloaded() {
     };
     let compare = fails_on("sqlite_schema");
     for (script, why) in [
-        (None, "the program sqlite3 is not installed"),
+        (None, "the program sqlite3, which compares and migrates databases, is not installed"),
         (Some("echo '3.36.0 2021'"), "3.36.0, and 3.37 is needed"),
         (Some("echo nonsense"), "nonsense, and 3.37 is needed"),
         (Some("exit 7"), "does not work: exit status 7"),
@@ -326,7 +326,7 @@ fn a_default_that_moved_is_not_used_where_it_cannot_be_and_not_downloaded_again(
             "the database has rows in the table mine, which the new schema lacks",
             1,
         ),
-        ("SELECT 1", false, "", "the program sqlite3 is not installed", 0),
+        ("SELECT 1", false, "", "the program sqlite3, which compares and migrates databases, is not installed", 0),
         ("SELECT 1", true, "refuse-home", "cannot start Temporal: it ended with exit status 1 before it served", 1),
     ] {
         let home = old_home(&server);
