@@ -157,10 +157,10 @@ class Trial:
     def fill_disk(self, seconds):
         if not self.filler:
             return None
-        with open(self.filler, "wb") as file, contextlib.suppress(OSError):
+        # Without a buffer, which would want to be written when it is closed.
+        with open(self.filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(b"\0" * 65536)
-                file.flush()
         time.sleep(seconds)
         self.filler.unlink()
         return f"disk full for {seconds} s"
