@@ -20,6 +20,7 @@ mod turn;
 mod unpack;
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 pub use self::fetch::{Fetched, fetch};
@@ -70,6 +71,11 @@ fn look(config: &Managed, home: &Home, terminal: &mut Terminal) -> Result<Found>
     let mut fallback = None;
     match Receipt::load(&home.installation.receipt()) {
         _ if !exists(&executable) => terminal.line(Mark::Warning, "Temporal not found locally."),
+        // Nothing can take its place.
+        _ if executable.is_dir() => {
+            let cause = io::Error::from(io::ErrorKind::IsADirectory);
+            return Err(Error::io_in_home("install Temporal to", &executable, &cause));
+        }
         Some(receipt) if receipt.matches(&executable) => {
             let version = Some(receipt.version.clone());
             if receipt.version == wanted.value {

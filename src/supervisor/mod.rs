@@ -296,6 +296,18 @@ impl<'a> Supervisor<'a> {
         self.tenure.state.database_version = version.as_ref().map(ToString::to_string);
     }
 
+    /// The same of one that had not named it when it began to serve.
+    fn learn_version_late(&mut self) {
+        if self.plan.choice.program.version.is_some() {
+            return;
+        }
+        self.learn_version();
+        if self.plan.choice.program.version.is_some() {
+            self.note_program();
+            self.publish(self.tenure.state.phase);
+        }
+    }
+
     /// Notes it for the next start.
     fn note_program(&mut self) {
         if let Some(database) = &self.plan.database {
@@ -323,6 +335,7 @@ impl<'a> Supervisor<'a> {
                 }
                 Event::Deadline if self.tenure.is_unused() => return Err(Halt::StopRequested),
                 Event::Deadline => {
+                    self.learn_version_late();
                     self.look_after_belongings()?;
                     self.look_at_disk();
                     if !pulse.check(self) {
@@ -450,6 +463,7 @@ impl<'a> Supervisor<'a> {
             self.terminal.transient(Mark::Info, &format!("Stopping Temporal (PID: {pid})..."));
         }
         let _ = self.terminate(STOP_GRACE, Some(Instant::now()));
+        self.learn_version_late();
         self.terminal.line(Mark::Done, "Temporal stopped.");
     }
 

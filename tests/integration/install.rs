@@ -462,10 +462,18 @@ fn something_else_in_the_place_of_a_directory_is_reported() {
         install(&home, server.base()).run().fails_with(&[&shown, "hint: "]);
         home.assert_quiet();
     }
-    // A directory where the executable belongs.
+    // A directory where the executable belongs, before the first and after it.
     let home = Home::new();
-    fs::create_dir_all(home.temporal()).unwrap();
-    install(&home, server.base()).run().fails_with(&["bin/temporal"]);
+    for _ in 0..2 {
+        fs::create_dir_all(home.temporal()).unwrap();
+        let asked = server.connections();
+        install(&home, server.base()).run().fails_with(&["install Temporal to", "bin/temporal: is a directory"]);
+        assert_eq!(server.connections(), asked);
+        fs::remove_dir(home.temporal()).unwrap();
+        install(&home, server.base()).run().success();
+        assert_eq!(home.bin_names(), ["temporal", "temporal.receipt"]);
+        fs::remove_file(home.temporal()).unwrap();
+    }
 }
 
 #[test]

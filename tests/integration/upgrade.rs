@@ -483,6 +483,34 @@ fn whatever_executable_the_user_brings_is_compared_too() {
     assert_eq!(home.bin_names(), ["temporal"]);
 }
 
+/// The real one begins to serve, and then says which one it is.
+#[test]
+fn a_version_that_is_named_late_is_learned_late() {
+    let home = Home::new();
+    let own = home.root().join("my-temporal");
+    put(&own, &executable("9.9.7-mine", 1));
+    let record = || fs::read_to_string(home.path().join("data/temporal.db.temporal")).unwrap();
+    let is_named = || fs::read_to_string(home.log()).unwrap().contains("CLI 9.9.7-mine");
+    let start = || {
+        home.behave("late-banner");
+        home.stigmer(["local", "start", "--detach", "--temporal-bin"]).args([&own]).run().success();
+        assert_eq!(home.state_field("database_version"), None);
+        home.behave("");
+    };
+    // At the end, where it does not run long.
+    start();
+    home.wait_for("the version in the log", is_named);
+    home.stigmer(["local", "stop"]).run().success();
+    assert!(record().contains("version=9.9.7-mine\n"), "{}", record());
+    fs::remove_file(home.path().join("data/temporal.db.temporal")).unwrap();
+    fs::remove_file(home.database()).unwrap();
+    // Or at the next look.
+    start();
+    home.wait_for("the version", || home.state_field("database_version").as_deref() == Some("9.9.7-mine"));
+    assert!(record().contains("version=9.9.7-mine\n"), "{}", record());
+    home.stigmer(["local", "stop"]).run().success();
+}
+
 #[test]
 fn what_is_replaced_under_a_running_daemon_is_compared_before_it_is_restarted() {
     let Some(server) = server() else { return };

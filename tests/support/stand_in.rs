@@ -19,6 +19,7 @@
 //!     wait-to-listen             bind no port as long as this line is there
 //!     hang                       take health checks and answer nothing
 //!     slow-start MS              NOT_SERVING for so long
+//!     late-banner                name the version when this line is gone
 //!     slow-schema MS             the new database is broken for so long
 //!     slow-stop MS               so long from SIGTERM to the end
 //!     ignore-term                no end on SIGTERM
@@ -33,7 +34,7 @@
 //! With a line `stand-in VERSION SCHEMA` behind its executable it is that version,
 //! and makes real databases, by the program `sqlite3`, of one of two schemas.
 //!
-//! `never-serve`, `hang`, `wait-to-listen`, `ignore-term` and those about calls
+//! `never-serve`, `hang`, `wait-to-listen`, `ignore-term`, `late-banner` and those about calls
 //! are looked up each time, the others at the start. A file `$STAND_IN_DIR/crash` ends it at once: with the exit
 //! code that the file holds, or by the signal N of `signal N`.
 
@@ -135,14 +136,28 @@ fn serve(options: &[&str], arguments: &[String]) {
         let grandchild = Command::new(this).arg("grandchild").spawn().unwrap_or_else(|error| fail(&error.to_string()));
         append("grandchildren", &grandchild.id().to_string());
     }
-    println!("Temporal CLI {} (Server 9.9.9, UI 9.9.9)\n\nTemporal Server:  {ip}:{port}", identity().0);
-    let _ = io::stdout().flush();
+    let banner = format!("Temporal CLI {} (Server 9.9.9, UI 9.9.9)\n\nTemporal Server:  {ip}:{port}", identity().0);
+    if behaviour("late-banner").is_none() {
+        say(&banner);
+    } else {
+        thread::spawn(move || {
+            while behaviour("late-banner").is_some() {
+                thread::sleep(POLL);
+            }
+            say(&banner);
+        });
+    }
     let serving_from = Instant::now() + Duration::from_millis(number("slow-start").unwrap_or(0));
     thread::spawn(move || accept(&frontend, move |stream| answer_calls(stream, serving_from)));
     if let Some(ui) = ui {
         thread::spawn(move || accept(&ui, answer_page));
     }
     run();
+}
+
+fn say(text: &str) {
+    println!("{text}");
+    let _ = io::stdout().flush();
 }
 
 fn value<'a>(options: &[&'a str], name: &str) -> Option<&'a str> {
