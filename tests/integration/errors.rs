@@ -409,28 +409,31 @@ fn home_cases() -> Vec<Case> {
 
 /// A Temporal that the database is not of.
 fn upgrade_cases() -> Vec<Case> {
-    use crate::upgrade::{NEW, OLD, begin_with_old, executable, path_with, run, server, sql, start};
-    let upgrading = |when, names, from, to, prepare: fn(&Home)| Case {
+    use crate::upgrade::{NEW, OLD, begin_with_old, path_with, run, server, sql, start};
+    let with_sqlite = |when, names, produce: fn(&Home) -> Printed| Case {
         is_possible: || has("sqlite3", &["-version"]),
-        ..case(when, 1, names, move |home| {
-            let server = server().unwrap();
-            begin_with_old(home, &server);
-            run(home, from, &server).run().success();
-            prepare(home);
-            start(home, to, &server).run().into()
-        })
+        ..case(when, 1, names, produce)
     };
+    fn served_by(version: &str, home: &Home) -> ReleaseServer {
+        let server = server().unwrap();
+        begin_with_old(home, &server);
+        run(home, version, &server).run().success();
+        server
+    }
     vec![
-        case("another version, and sqlite3 is not installed", 1, &["sqlite3", NEW, OLD], |home| {
-            let server = ReleaseServer::with_release(OLD, &release(&executable(OLD, 1)));
-            run(home, OLD, &server).run().success();
+        with_sqlite("another version, and sqlite3 is not installed", &["sqlite3", NEW, OLD], |home| {
+            let server = served_by(OLD, home);
             start(home, NEW, &server).env("PATH", path_with(home, None)).run().into()
         }),
-        upgrading("an older version, and it has no table for some rows", &["chasm"], NEW, OLD, |home| {
+        with_sqlite("an older version, and it has no table for some rows", &["chasm"], |home| {
+            let server = served_by(NEW, home);
             sql(&home.database(), "INSERT INTO chasm VALUES ('a', NULL)");
+            start(home, OLD, &server).run().into()
         }),
-        upgrading("another version, and it makes no database", &["makes no database"], OLD, NEW, |home| {
+        with_sqlite("another version, and it makes no database", &["makes no database"], |home| {
+            let server = served_by(OLD, home);
             home.behave("exit-before-serving 1");
+            start(home, NEW, &server).run().into()
         }),
     ]
 }
