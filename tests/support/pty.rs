@@ -7,9 +7,14 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use super::process::Stigmer;
 use super::{LIMIT, wait_until};
+
+/// For what a program wrote before it ended; no longer, for others may have the
+/// terminal open.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
 pub struct Pty {
     /// None once the terminal is closed.
@@ -112,13 +117,17 @@ impl Pty {
         }
     }
 
-    /// Waits for the end of the program.
+    /// Waits for the end of the program, and for what it wrote last.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         let child = &mut self.child;
         let status = wait_until(LIMIT, || child.try_wait().unwrap());
         self.status = status;
-        status.unwrap_or_else(|| panic!("it does not end; on the terminal\n{}", self.screen()))
+        let Some(status) = status else { panic!("it does not end; on the terminal\n{}", self.screen()) };
+        if let Some((thread, _)) = &self.reader {
+            wait_until(ON_ITS_WAY, || thread.is_finished().then_some(()));
+        }
+        status
     }
 }
 
