@@ -113,9 +113,10 @@ fn a_silent_holder_of_the_lock_is_waited_for_and_mentioned() {
     home.stigmer(["local", "status"]).run().exits_with(1).stdout_has("starting");
     let mut restart = home.stigmer(["local", "restart"]).spawn();
     restart.wait_for_stderr("[•] Stigmer is still starting; waiting for it.");
+    restart.signal(libc::SIGTERM);
+    restart.wait().exits_with(128 + libc::SIGTERM);
     drop(lock);
     start.wait_for_stdout("[✓] Stigmer Daemon Ready.");
-    restart.wait().success();
     start.signal(libc::SIGINT);
     start.wait().success();
 }
