@@ -53,7 +53,7 @@ fn every_acknowledged_start_outlives_the_death_of_temporal_and_daemon() {
 /// of the write-ahead log, of which any part may not have reached the disk.
 #[test]
 fn what_a_cut_of_power_leaves_opens_is_whole_and_serves() {
-    let Some(tools) = tools() else { return };
+    let Some(tools) = tools().filter(|_| has_sqlite()) else { return };
     let mut moments = Moments::new();
     let home = Home::new();
     start_detached(&home, tools).run().success();
@@ -128,7 +128,7 @@ enum Made {
 
 #[test]
 fn namespaces_attributes_and_retention_hold_on_every_database() {
-    let Some(tools) = tools() else { return };
+    let Some(tools) = tools().filter(|_| has_sqlite()) else { return };
     let asked = ["--namespace=orders", "--search-attribute=CustomerId=Keyword", "--search-attribute=Amount=Int"];
     let (day, week, asked_for) = ("86400s", "604800s", "129600s");
     for made in [Made::New, Made::ByStigmer, Made::ByBareStartDev] {

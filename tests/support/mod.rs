@@ -60,6 +60,15 @@ pub fn has(program: &str, arguments: &[&str]) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
+/// Whether stigmer can compare databases here; says so where it cannot.
+pub fn has_sqlite() -> bool {
+    let has_it = has("sqlite3", &["-version"]);
+    if !has_it {
+        skip("there is no sqlite3 (on Debian: sqlite3)");
+    }
+    has_it
+}
+
 /// Far beyond what anything here takes: a test that reaches it has failed.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
