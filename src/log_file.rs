@@ -93,9 +93,13 @@ fn make_room(path: &Path) {
 pub fn open_to_read(path: &Path) -> io::Result<File> {
     let file = File::options().read(true).custom_flags(NO_WAITING).open(path)?;
     let kind = file.metadata()?.file_type();
-    match kind.is_dir() || kind.is_fifo() {
-        true => Err(io::Error::new(io::ErrorKind::NotSeekable, "not a file")),
-        false => Ok(file),
+    if kind.is_char_device() {
+        // It keeps nothing, though it may be read without end.
+        return File::open("/dev/null");
+    }
+    match kind.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::NotSeekable, "not a file")),
     }
 }
 
@@ -286,6 +290,19 @@ mod tests {
         rotate(&log, &path, || Some(())).unwrap();
         holds(&previous(&path), "new");
         holds(&numbered(&path, 2), "old");
+    }
+
+    #[test]
+    fn a_log_that_is_a_device_is_empty() {
+        let scratch = Scratch::new();
+        let path = scratch.join("log");
+        for device in ["/dev/null", "/dev/zero"] {
+            std::os::unix::fs::symlink(device, &path).unwrap();
+            let mut file = open_to_read(&path).unwrap();
+            assert_eq!(start_of_last_lines(&mut file, 2).unwrap(), (0, 2), "{device}");
+            assert_eq!(file.read(&mut [0; 9]).unwrap(), 0, "{device}");
+            fs::remove_file(&path).unwrap();
+        }
     }
 
     #[test]

@@ -182,9 +182,8 @@ pub const NO_HURRY: &dyn Fn() -> bool = &|| false;
 
 /// Asks `daemon`, or whichever is running, to stop and waits until it and its
 /// Temporal are gone. False when it is still there after `limit`; fails at once
-/// where it cannot hear. Never asks
-/// another one, which somebody may have started meanwhile, nor any whom nobody
-/// knows to be the daemon.
+/// where it cannot hear. Never asks another one, which somebody may have started
+/// meanwhile, nor any whom nobody knows to be the daemon.
 pub fn stop(instance: &Instance, daemon: Option<Process>, limit: Duration, hurry: &dyn Fn() -> bool) -> Result<bool> {
     let (began, deadline) = (Instant::now(), after(limit));
     let ask = |daemon: Process| {
