@@ -47,7 +47,7 @@ pub struct State {
     pub retry: Option<Retry>,
     /// Times that Temporal became ready.
     pub times_ready: u64,
-    /// Unix time of the daemon's start, seconds.
+    /// When the daemon began: seconds since the system was booted.
     pub started: u64,
 }
 
@@ -72,7 +72,7 @@ pub struct External {
 /// Since when it cannot be used, and why.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lost {
-    /// Unix time, seconds.
+    /// Seconds since the system was booted.
     pub since: u64,
     pub why: String,
 }
@@ -80,9 +80,15 @@ pub struct Lost {
 /// When Temporal is to be started again, and why it was not before.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Retry {
-    /// Unix time, seconds.
+    /// Seconds since the system was booted.
     pub at: u64,
     pub why: String,
+}
+
+impl Retry {
+    pub fn seconds_left(&self) -> u64 {
+        self.at.saturating_sub(sys::seconds_since_boot())
+    }
 }
 
 impl External {
@@ -475,7 +481,7 @@ mod tests {
             restarts: 2,
             retry: Some(Retry { at: 8, why: "exit status 1".into() }),
             times_ready: 3,
-            started: 1_795_405_845,
+            started: 86_400,
         }
     }
 

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::{context, print};
 use crate::cli::{Action, CommandSpec, OptionSpec, Typed, switch};
-use crate::clock::{after, duration, unix_time};
+use crate::clock::{after, duration};
 use crate::daemon::POLL;
 use crate::error::Result;
 use crate::external::{CHECK_LIMIT, CHECK_SIGNAL};
 use crate::health::{self, Health};
 use crate::home::Home;
 use crate::record;
-use crate::state::{Lost, Mode, Observed, Phase, Process, Retry, State};
+use crate::state::{Lost, Mode, Observed, Phase, Process, State};
 use crate::supervisor::disk;
 use crate::sys;
 
@@ -162,7 +162,7 @@ fn headline(verdict: Verdict, state: &State) -> String {
         (Mode::Managed, _) if state.phase == Phase::Ready => "Temporal is running, but does not answer".into(),
         (Mode::Managed, _) => match &state.retry {
             Some(retry) => {
-                let seconds = until(retry).max(1);
+                let seconds = retry.seconds_left().max(1);
                 format!("Temporal is not ready: {}; starting it again in {seconds} s", retry.why)
             }
             None => format!("Temporal is not ready: {}", state.phase.name()),
@@ -192,16 +192,12 @@ fn lost(state: &State) -> Option<&Lost> {
     state.external.as_ref()?.lost.as_ref()
 }
 
-fn until(retry: &Retry) -> u64 {
-    retry.at.saturating_sub(unix_time())
-}
-
 fn uptime(state: &State) -> u64 {
     age(state.started)
 }
 
 fn age(since: u64) -> u64 {
-    unix_time().saturating_sub(since)
+    sys::seconds_since_boot().saturating_sub(since)
 }
 
 fn as_json(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
@@ -240,7 +236,7 @@ fn as_json(verdict: Verdict, state: Option<&State>, home: &Home) -> String {
         .map(|lost| [("lost_seconds", age(lost.since).to_string()), ("lost_why", quote(&lost.why))]);
     let retry = state
         .and_then(|state| state.retry.as_ref())
-        .map(|retry| [("retry_seconds", until(retry).to_string()), ("retry_why", quote(&retry.why))]);
+        .map(|retry| [("retry_seconds", retry.seconds_left().to_string()), ("retry_why", quote(&retry.why))]);
     let fields = fields.iter().chain(lost.iter().flatten()).chain(retry.iter().flatten());
     let fields: Vec<String> = fields.map(|(name, value)| format!("\"{name}\":{value}")).collect();
     format!("{{{}}}\n", fields.join(","))

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 pub use self::detach::{FORWARDED, STOP_COMMAND, detach};
 use self::occupancy::{Occupancy, lock_or_find};
 use crate::cli::Options;
-use crate::clock::{after, unix_time};
+use crate::clock::after;
 use crate::config::{self, Config, External, Managed};
 use crate::error::Result;
 use crate::events::{Events, Halt};
@@ -146,7 +146,7 @@ fn new_state(request: &Request<'_>) -> State {
         restarts: 0,
         retry: None,
         times_ready: 0,
-        started: unix_time(),
+        started: sys::seconds_since_boot(),
     }
 }
 

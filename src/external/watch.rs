@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::in_words;
 use super::probe::{Failure, Probe};
-use crate::clock::{after, duration, unix_time};
+use crate::clock::{after, duration};
 use crate::events::{Event, Events, Halt, RESTART_SIGNAL};
 use crate::grpc::Patience;
 use crate::state::{Lost, State};
@@ -72,10 +72,10 @@ fn update(state: &mut State, failure: Option<String>, terminal: &mut Terminal) -
         (None, Some(why)) => {
             let text = format!("External Temporal {address} is lost: {why}; asking every {} s", INTERVAL.as_secs());
             terminal.line(Mark::Warning, &text);
-            external.lost = Some(Lost { since: unix_time(), why });
+            external.lost = Some(Lost { since: sys::seconds_since_boot(), why });
         }
         (Some(lost), None) => {
-            let seconds = unix_time().saturating_sub(lost.since);
+            let seconds = sys::seconds_since_boot().saturating_sub(lost.since);
             terminal.line(Mark::Done, &format!("External Temporal {address} is back after {}", duration(seconds)));
             external.lost = None;
         }

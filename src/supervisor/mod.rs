@@ -386,7 +386,7 @@ impl<'a> Supervisor<'a> {
         if delay.is_zero() {
             return Ok(());
         }
-        self.tenure.state.retry = Some(Retry { at: unix_time() + delay.as_secs(), why: one_line(why) });
+        self.tenure.state.retry = Some(Retry { at: sys::seconds_since_boot() + delay.as_secs(), why: one_line(why) });
         self.publish(Phase::Restarting);
         let deadline = after(delay);
         while !matches!(self.wait(Some(deadline))?, Event::Deadline | Event::Restart) {}

@@ -4,6 +4,7 @@
 //! is here too, so that the rest of the program reads the same on both.
 #![allow(unsafe_code)]
 
+mod clocks;
 mod files;
 mod listeners;
 mod locks;
@@ -12,10 +13,11 @@ mod processes;
 mod signals;
 mod streams;
 
+pub use self::clocks::{monotonic_microseconds, seconds_since_boot};
 pub use self::files::{can_map_shared, free_space, identity, identity_of, start_writeback};
 pub use self::listeners::listens;
 pub use self::locks::{Signer, sign, signer};
-pub use self::notices::{abstract_address, monotonic_microseconds};
+pub use self::notices::abstract_address;
 pub use self::processes::{
     Fork, birth, close_all_but, detach_from_terminal, effective_user, executable, exit_code, fork, has_ended, is_alive,
     is_group_stopped, is_of_another_user, is_stopped, is_suspended, mask_arguments, prepare_server, reap_all_but,
