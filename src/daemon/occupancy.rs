@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::events::KEEP_SIGNAL;
 use crate::home::Instance;
 use crate::lock::{Holder, Lock};
-use crate::state::{Lifetime, Observed, Phase, Process, State, elsewhere};
+use crate::state::{Lifetime, Observed, Phase, Process, State, check_hears, elsewhere};
 use crate::sys;
 use crate::terminal::{Terminal, Wait};
 
@@ -24,7 +24,7 @@ pub enum Occupancy {
 
 /// Takes the daemon's lock, or waits until its holder is ready or gone: while it
 /// installs for as long as that takes, otherwise for at most `patience` after it
-/// last did something.
+/// last came any further.
 pub fn lock_or_find(
     instance: &Instance,
     lifetime: Lifetime,
@@ -51,7 +51,13 @@ pub fn lock_or_find(
             Observed::Running(state) => Some(state),
             Observed::Absent | Observed::Silent(_) => None,
         };
-        let sign = state.as_ref().map(|state| (state.daemon.pid, state.phase, state.times_ready, state.restarts));
+        if let Some(State { daemon, .. }) =
+            state.as_ref().filter(|state| !state.serves() && sys::is_suspended(state.daemon.pid))
+        {
+            check_hears("start", daemon)?;
+        }
+        // Not its attempts: they may fail for ever.
+        let sign = state.as_ref().map(|state| (state.daemon.pid, state.phase, state.times_ready));
         let (who, doing) = activity(state.as_ref());
         wait.explain(terminal, || format!("Another stigmer{who} is {doing}; waiting for it."));
         if sign != last_sign {
@@ -100,12 +106,13 @@ impl KeepRequest {
 }
 
 /// Which process holds the lock, and what it is doing.
-fn activity(state: Option<&State>) -> (String, &'static str) {
-    let Some(state) = state else { return (String::new(), "starting") };
-    let doing = match state.phase {
-        Phase::Installing => "installing Temporal",
-        Phase::Stopping => "stopping Temporal",
-        Phase::Starting | Phase::Restarting | Phase::Ready => "starting Temporal",
+fn activity(state: Option<&State>) -> (String, String) {
+    let Some(state) = state else { return (String::new(), "starting".into()) };
+    let doing = match (state.phase, &state.retry) {
+        (Phase::Installing, _) => "installing Temporal".into(),
+        (Phase::Stopping, _) => "stopping Temporal".into(),
+        (_, Some(retry)) => format!("trying to start Temporal again ({})", retry.why),
+        (Phase::Starting | Phase::Restarting | Phase::Ready, None) => "starting Temporal".into(),
     };
     (format!(" (PID: {})", state.daemon.pid), doing)
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::install::SmallDisk;
 use crate::support::archive::{VERSION, asset_path, small_release};
 use crate::support::json::{self, Value};
-use crate::support::process::{append_to, binary, signal};
+use crate::support::process::{append_to, binary, signal, suspend};
 use crate::support::pty::rendered;
 use crate::support::*;
 
@@ -113,9 +113,21 @@ fn what_may_pass_is_waited_for_and_status_says_for_what_and_until_when() {
     assert!((1..=8).contains(&state["retry_seconds"].number()), "{state:?}");
     let shown = home.stigmer(["local", "status"]).run();
     shown.exits_with(1).stdout_has("not ready: exit status 4: another program has its port; starting it again in ");
+    // A restart that is asked for is tried at once, and says why it failed.
+    let starts = home.starts().len();
+    let failed = home.stigmer(["local", "restart"]).run();
+    failed.exits_with(1).stderr_has("error: cannot restart Temporal: exit status 4: another program has its port\n");
+    failed.stderr_has("hint: it is tried again in 1");
+    assert_eq!(home.starts().len(), starts + 1);
+    // Whoever comes meanwhile waits, and reads for what.
+    let mut waiting = home.stigmer(["local", "start"]).spawn();
+    let why = format!("Another stigmer (PID: {}) is trying to start Temporal again ", daemon.id());
+    waiting.wait_for_stdout(&(why + "(exit status 4: another program has its port); waiting for it.\n"));
     // Whoever knows that the cause is gone need not wait.
     home.behave("");
     home.stigmer(["local", "restart"]).run().success();
+    assert_eq!(home.starts().len(), starts + 2);
+    waiting.wait().success();
     let (code, state) = status(&home);
     assert_eq!((code, state.contains_key("retry_why")), (0, false));
     daemon.signal(libc::SIGTERM);
@@ -141,6 +153,20 @@ fn status_says_when_little_room_is_left_for_the_database() {
         );
         stop(&home);
     }
+}
+
+#[test]
+fn a_suspended_daemon_that_does_not_serve_is_not_waited_for() {
+    let home = home();
+    let mut daemon = start(&home);
+    home.behave("exit-before-serving 4");
+    home.crash("1");
+    daemon.wait_for_stdout("restarting in 4 s.\n");
+    suspend(daemon.id());
+    home.stigmer(["local", "start"]).run().exits_with(1).stderr_has("error: cannot start: the daemon (PID: ");
+    daemon.signal(libc::SIGCONT);
+    stop(&home);
+    daemon.wait().success();
 }
 
 #[test]
