@@ -13,7 +13,7 @@ use std::time::Instant;
 use super::diagnosis::{self, Cause, Evidence, Fault, QUOTED_LINES};
 use super::listener;
 use super::ports::{self, Endpoints};
-use super::readiness::{HEALTH_TIMEOUT, PROBE_INTERVAL, STRANGER_INTERVAL};
+use super::readiness::{PROBE_INTERVAL, STRANGER_INTERVAL, limit_of_probe};
 use super::server::{Server, in_words};
 use super::{Plan, check_ports};
 use crate::clock::{after, unix_time, utc};
@@ -122,16 +122,16 @@ pub fn wait_until_serving(
         if let Some(status) = server.reap_if_ended() {
             return Ok(Some(Fault::Ended(status)));
         }
-        let now = Instant::now();
-        if now >= deadline {
-            return Ok(Some(if stranger { Fault::PortOfAnother } else { Fault::TimedOut }));
-        }
-        let answer = health::check(address, deadline.min(now + HEALTH_TIMEOUT), Some(events.pending()));
+        let began = Instant::now();
+        let answer = health::check(address, limit_of_probe(began, deadline), Some(events.pending()));
         let serves = answer == Health::Serving;
         if serves && listener::is_of(server.pid(), address) {
             return Ok(None);
         }
         stranger |= serves;
+        if began >= deadline {
+            return Ok(Some(if stranger { Fault::PortOfAnother } else { Fault::TimedOut }));
+        }
         events.wait(Some(after(if serves { STRANGER_INTERVAL } else { PROBE_INTERVAL })))?;
     }
 }

@@ -333,12 +333,13 @@ impl<'a> Supervisor<'a> {
                         return Ok(Watched::Ended(status));
                     }
                 }
+                    let was_held = pulse.is_late();
                 Event::Deadline if self.tenure.is_unused() => return Err(Halt::StopRequested),
                 Event::Deadline => {
                     self.learn_version_late();
                     self.look_after_belongings()?;
                     self.look_at_disk();
-                    if !pulse.check(self) {
+                    if !pulse.check(self, was_held) {
                         return Ok(Watched::Hung);
                     }
                 }

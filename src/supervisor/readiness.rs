@@ -31,39 +31,48 @@ impl Supervisor<'_> {
             if let Some(status) = self.reap() {
                 return Ok(Started::Failed(Fault::Ended(status)));
             }
-            let now = Instant::now();
-            if now >= deadline {
-                self.stop(HUNG_GRACE)?;
-                return Ok(Started::Failed(if stranger { Fault::PortOfAnother } else { Fault::TimedOut }));
-            }
             if let Some(database) = &self.plan.database {
                 database.note_file();
             }
-            let serves = self.probe(deadline.min(now + HEALTH_TIMEOUT)) == Health::Serving;
+            let began = Instant::now();
+            let serves = self.probe(limit_of_probe(began, deadline), true) == Health::Serving;
             // Asked only now: until then it would cost more than the probe.
             if serves && self.is_ours() {
                 self.serving_since = Some(Instant::now());
                 return Ok(Started::Serving);
             }
             stranger |= serves;
+            if began >= deadline {
+                self.stop(HUNG_GRACE)?;
+                return Ok(Started::Failed(if stranger { Fault::PortOfAnother } else { Fault::TimedOut }));
+            }
             self.wait(Some(after(if serves { STRANGER_INTERVAL } else { PROBE_INTERVAL })))?;
         }
     }
 
-    fn probe(&self, deadline: Instant) -> Health {
-        health::check(self.plan.endpoints.address(), deadline, Some(self.events.pending()))
+    fn probe(&self, deadline: Instant, can_be_interrupted: bool) -> Health {
+        let interrupt = can_be_interrupted.then(|| self.events.pending());
+        health::check(self.plan.endpoints.address(), deadline, interrupt)
     }
+}
+
+/// Until when a server that starts may answer a probe that begins now. One is
+/// always begun after the `deadline`: this process may have been held, and the
+/// server serve for long.
+pub fn limit_of_probe(began: Instant, deadline: Instant) -> Instant {
+    deadline.max(began + PAUSE).min(began + HEALTH_TIMEOUT)
 }
 
 /// The health checks of a server that serves.
 pub struct Pulse {
     unhealthy: u32,
     next: Instant,
+    was_interrupted: bool,
 }
 
 impl Pulse {
     pub fn begin() -> Pulse {
-        Pulse { unhealthy: 0, next: after(HEALTH_INTERVAL) }
+        Pulse { unhealthy: 0, next: after(HEALTH_INTERVAL), was_interrupted: false }
     }
 
     /// When the next check is due.
@@ -71,19 +80,28 @@ impl Pulse {
         self.next
     }
 
+    /// Whether the check that is due comes late. To be asked when the wait for it
+    /// is over.
+    pub fn is_late(&self) -> bool {
+        self.next.elapsed() > PAUSE
+    }
+
     /// Makes the check that is due. False when the server counts as hung.
-    pub fn check(&mut self, supervisor: &Supervisor<'_>) -> bool {
-        let was_held = self.next.elapsed() > PAUSE;
+    pub fn check(&mut self, supervisor: &Supervisor<'_>, was_held: bool) -> bool {
         let limit = after(HEALTH_TIMEOUT);
-        match supervisor.probe(limit) {
+        // Once only: as process 1 of a container one may be interrupted all the time.
+        match supervisor.probe(limit, !self.was_interrupted) {
             // The check is made again when the event is dealt with.
-            Health::Interrupted => return true,
+            Health::Interrupted => {
+                self.was_interrupted = true;
+                return true;
+            }
             Health::Serving if !supervisor.is_anothers() => self.unhealthy = 0,
             _ if limit.elapsed() > PAUSE => self.unhealthy = 0,
             _ if was_held => self.unhealthy = 1,
             _ => self.unhealthy += 1,
         }
-        self.next = after(HEALTH_INTERVAL);
+        (self.next, self.was_interrupted) = (after(HEALTH_INTERVAL), false);
         self.unhealthy < MAX_UNHEALTHY
     }
 }

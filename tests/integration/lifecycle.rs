@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::install::SmallDisk;
 use crate::support::archive::{VERSION, asset_path, small_release};
@@ -643,6 +643,23 @@ fn ctrl_z_suspends_the_daemon_and_fg_brings_it_back() {
     terminal.wait();
     assert_eq!(home.stops(), [last_start(&home)]);
     home.assert_quiet();
+}
+
+#[test]
+fn a_start_that_was_suspended_finds_what_serves_by_then() {
+    let home = home();
+    home.behave("never-serve");
+    let mut start = home.stigmer(["local", "start", "--ready-timeout", "1"]).spawn();
+    home.wait_for("the server", || home.starts().len() == 1);
+    let over = Instant::now() + Duration::from_millis(1100);
+    suspend(start.id());
+    home.behave("");
+    home.wait_for("its time to be over", || Instant::now() > over);
+    start.signal(libc::SIGCONT);
+    start.wait_for_stdout("Ready.\n");
+    start.signal(libc::SIGTERM);
+    start.wait().success();
+    assert_eq!(home.starts().len(), 1);
 }
 
 #[test]
