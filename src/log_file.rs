@@ -53,14 +53,14 @@ pub fn rotate<T>(log: &File, path: &Path, hold: impl FnOnce() -> Option<T>) -> i
     let partial = beside(path, ".1.partial");
     let copied = match copy_to(&partial, path) {
         // The oldest one goes with the next rotation anyway.
-        Err(cause) if cause.kind() == io::ErrorKind::StorageFull => {
+        Err(cause) if matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
             own_file::remove_if_present(&numbered(path, KEPT))?;
             copy_to(&partial, path)
         }
         copied => copied,
     };
     let moved = copied.and_then(|(mut source, mut copy)| {
-        let held = hold().ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "its writer does not stand still"))?;
+        let held = hold().ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "its writer cannot be held still"))?;
         io::copy(&mut source, &mut copy)?;
         make_room(path);
         // Whoever is killed in between leaves lines twice, and loses none.
@@ -159,6 +159,18 @@ pub fn quote_from(mut file: &File, start: u64, count: usize) -> Vec<String> {
     let is_panic = |line: &String| line.starts_with("panic: ") || line.starts_with("fatal error: ");
     let from = lines.iter().position(is_panic).unwrap_or(lines.len().saturating_sub(count));
     lines.into_iter().skip(from).take(count).collect()
+}
+
+/// What was written first after `start`, as far as it may hold the line with
+/// which Temporal begins; nothing where it cannot be read.
+pub fn beginning(path: &Path, start: u64) -> String {
+    let read = || {
+        let (mut file, mut bytes) = (open_to_read(path)?, Vec::new());
+        file.seek(SeekFrom::Start(start))?;
+        file.take(BLOCK).read_to_end(&mut bytes)?;
+        io::Result::Ok(bytes)
+    };
+    String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
 }
 
 /// Where the last `count` lines begin, and how many of them are missing. Reads
@@ -290,6 +302,16 @@ mod tests {
         rotate(&log, &path, || Some(())).unwrap();
         holds(&previous(&path), "new");
         holds(&numbered(&path, 2), "old");
+    }
+
+    #[test]
+    fn the_beginning_is_that_of_this_start_however_much_follows() {
+        let scratch = Scratch::new();
+        let path = scratch.join("log");
+        fs::write(&path, format!("old\nfirst\n{}", "another\n".repeat(99_999))).unwrap();
+        let beginning = beginning(&path, 4);
+        assert!(beginning.starts_with("first\nanother\n") && beginning.len() == BLOCK as usize);
+        assert_eq!(super::beginning(Path::new("/nonexistent"), 0), "");
     }
 
     #[test]

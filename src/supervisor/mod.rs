@@ -55,8 +55,6 @@ use crate::terminal::{Mark, Terminal};
 /// 14 to 15 s, for its inner services do not find each other there while they
 /// stop (measured on 1.9.1).
 pub const STOP_GRACE: Duration = Duration::from_secs(25);
-/// Lines of the log among which is the first.
-const BANNER_WITHIN: usize = 100;
 const HUNG_GRACE: Duration = Duration::from_secs(5);
 /// One interruption may arrive twice: terminals, `timeout` and supervisors send
 /// it to a process and to its group.
@@ -290,8 +288,8 @@ impl<'a> Supervisor<'a> {
         }
         let version = &mut self.plan.choice.program.version;
         if version.is_none() {
-            let lines = log_file::quote(&self.plan.home.instance.log(), self.log_start, BANNER_WITHIN);
-            *version = lines.iter().find_map(|line| diagnosis::version_in_banner(line));
+            let beginning = log_file::beginning(&self.plan.home.instance.log(), self.log_start);
+            *version = beginning.lines().find_map(diagnosis::version_in_banner);
         }
         self.tenure.state.database_version = version.as_ref().map(ToString::to_string);
     }
