@@ -7,7 +7,10 @@
 
 use std::mem::{self, ManuallyDrop};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use crate::clock::after;
 use crate::error::{Error, Result, one_line};
 use crate::home::Home;
 use crate::lock::{Lock, Shares};
@@ -20,6 +23,10 @@ use crate::terminal::{Mark, Terminal};
 /// No less than the longest `--ready-timeout`. Each wait has an end of its own;
 /// an earlier one would have a slow download begin anew, again and again.
 const PATIENCE: &str = "EXTEND_TIMEOUT_USEC=90000000000";
+
+/// Whoever only looks at a lock holds it no longer.
+const MOMENT: Duration = Duration::from_millis(100);
+const RETRY: Duration = Duration::from_millis(3);
 
 pub struct Tenure {
     home: Home,
@@ -78,7 +85,7 @@ impl Tenure {
         if !self.holds_its_lock() {
             self.home.create()?;
             let path = instance.daemon_lock();
-            let Some(lock) = Lock::try_exclusive(&path)? else {
+            let Some(lock) = take(&path)? else {
                 let text = format!("cannot go on: another stigmer has taken over {}", path.display());
                 return Err(Error::new(text).hint("stigmer local status"));
             };
@@ -86,7 +93,7 @@ impl Tenure {
             // The old one stays held: its file may only have been moved.
             let _ = mem::replace(&mut self.lock, ManuallyDrop::new(lock));
             self.state.place = state::place(instance);
-            terminal.line(Mark::Warning, &format!("{} was removed; it is put back.", path.display()));
+            terminal.line(Mark::Warning, &format!("{} was removed, and is put back.", path.display()));
         }
         if !self.state.is_written_to(&instance.state()) {
             self.state.publish(&instance.state(), terminal);
@@ -115,6 +122,17 @@ impl Tenure {
             }
         }
         Ok(())
+    }
+}
+
+/// The lock at `path`, unless another one keeps it.
+fn take(path: &Path) -> Result<Option<Lock>> {
+    let deadline = after(MOMENT);
+    loop {
+        match Lock::try_exclusive(path)? {
+            None if Instant::now() < deadline => thread::sleep(RETRY),
+            lock => return Ok(lock),
+        }
     }
 }
 

@@ -2,16 +2,20 @@
 //! reads that it is ready, they are what they were asked to be.
 
 use std::os::fd::BorrowedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{STOP_GRACE, Started, Supervisor};
+use crate::clock::after;
 use crate::config::namespaces::DEFAULT_NAMESPACE;
 use crate::database::Database;
 use crate::error::Error;
-use crate::events::Halt;
+use crate::events::{Event, Halt};
 use crate::namespaces::{self, Wait};
 use crate::supervisor::diagnosis::Fault;
 use crate::terminal::Mark;
+
+/// Between the end of a process's connections and its own.
+const DYING: Duration = Duration::from_millis(100);
 
 impl Supervisor<'_> {
     /// To be called when a server serves. On a database that has served this
@@ -51,8 +55,14 @@ impl Supervisor<'_> {
     /// The server may have ended meanwhile; if it has not, what nobody asked
     /// for is no reason to stop it, nor is what was there before.
     fn not_established(&mut self, error: Error) -> Result<Started, Halt> {
-        if let Some(status) = self.reap() {
-            return Ok(Started::Failed(Fault::Ended(status)));
+        let deadline = after(DYING);
+        loop {
+            if let Some(status) = self.reap() {
+                return Ok(Started::Failed(Fault::Ended(status)));
+            }
+            if Supervisor::wait(self, Some(deadline))? == Event::Deadline {
+                break;
+            }
         }
         if self.plan.config.namespaces.ask_for_something() && !self.is_established {
             self.stop(STOP_GRACE)?;

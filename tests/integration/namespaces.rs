@@ -183,6 +183,19 @@ fn a_stop_ends_a_call_that_hangs() {
 }
 
 #[test]
+fn a_server_that_ends_in_a_call_has_not_started() {
+    for options in [&[][..], &["-n", "orders"]] {
+        let home = home();
+        home.behave("hang-calls");
+        let daemon = start(&home, options).spawn();
+        home.wait_for("a call", || !home.calls().is_empty());
+        home.crash("7");
+        daemon.wait().fails_with(&["cannot start Temporal", "exit status 7 before it served"]);
+        home.assert_quiet();
+    }
+}
+
+#[test]
 fn a_kill_before_the_retention_was_set_is_made_up_for() {
     let home = home();
     home.behave("hang-calls");
