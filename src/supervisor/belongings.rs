@@ -75,7 +75,7 @@ impl Supervisor<'_> {
         if let Some((path, fate)) = of_database {
             let path = path.display();
             self.terminal.warn_once(&match fate {
-                Fate::Removed => format!("The database {path} was removed: what Temporal holds of it ends with it."),
+                Fate::Removed => format!("The database {path} was removed: what it held is lost when Temporal stops."),
                 Fate::Replaced => {
                     format!("The database {path} was replaced: Temporal uses the new one once restarted.")
                 }
@@ -85,7 +85,7 @@ impl Supervisor<'_> {
             let path = executable.display();
             self.terminal.warn_once(&match fate {
                 Fate::Removed => {
-                    format!("{path} was removed: Temporal runs on, but cannot be restarted; 'stop' and 'start' help.")
+                    format!("{path} was removed: Temporal runs on, but cannot be restarted; 'stigmer local stop' and 'start' install it anew.")
                 }
                 Fate::Replaced => format!("{path} was replaced: Temporal runs on, and a restart takes the new one."),
             });

@@ -34,6 +34,15 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// What became of the server.
+    pub fn effect(&self) -> &'static str {
+        match self {
+            Fault::Ended(_) => "ended unexpectedly",
+            Fault::Hung => "was stopped",
+            Fault::NotSpawned(_) | Fault::TimedOut | Fault::PortOfAnother => "did not start",
+        }
+    }
+
     pub fn in_words(&self) -> String {
         match self {
             Fault::NotSpawned(error) => error.message().into(),

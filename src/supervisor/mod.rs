@@ -331,9 +331,9 @@ impl<'a> Supervisor<'a> {
                         return Ok(Watched::Ended(status));
                     }
                 }
-                    let was_held = pulse.is_late();
                 Event::Deadline if self.tenure.is_unused() => return Err(Halt::StopRequested),
                 Event::Deadline => {
+                    let was_held = pulse.is_late();
                     self.learn_version_late();
                     self.look_after_belongings()?;
                     self.look_at_disk();
@@ -360,7 +360,7 @@ impl<'a> Supervisor<'a> {
             let Some(delay) = self.history.ended(Instant::now(), served, prospect) else {
                 return Err(self.cannot_start(fault).into());
             };
-            self.wait_to_restart(&why, delay)?;
+            self.wait_to_restart(fault.effect(), &why, delay)?;
             match self.start_once_more(&format!(", again after {}", one_line(&why)))? {
                 Started::Serving => {
                     self.announce_ready_again();
@@ -373,12 +373,12 @@ impl<'a> Supervisor<'a> {
 
     /// Says what comes next, here and to whoever asks meanwhile, and sleeps
     /// until then. A restart that is asked for is made at once.
-    fn wait_to_restart(&mut self, why: &str, delay: Duration) -> Result<(), Halt> {
+    fn wait_to_restart(&mut self, effect: &str, why: &str, delay: Duration) -> Result<(), Halt> {
         let when = match delay {
             Duration::ZERO => "at once".into(),
             delay => format!("in {} s", delay.as_secs_f64()),
         };
-        self.terminal.line(Mark::Warning, &format!("Temporal ended unexpectedly ({why}); restarting {when}."));
+        self.terminal.line(Mark::Warning, &format!("Temporal {effect} ({why}); restarting {when}."));
         self.tenure.state.restarts += 1;
         self.tenure.state.temporal = None;
         // Spawning comes first where there is nothing to wait for.

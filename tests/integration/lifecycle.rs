@@ -234,7 +234,7 @@ fn an_executable_that_is_missing_for_a_moment_is_a_failure_like_others() {
     let aside = home.root().join("aside");
     fs::rename(home.temporal(), &aside).unwrap();
     home.crash("1");
-    daemon.wait_for_stdout("(cannot execute ");
+    daemon.wait_for_stdout("[!] Temporal did not start (cannot execute ");
     fs::rename(&aside, home.temporal()).unwrap();
     daemon.wait_for_stdout("[✓] Temporal is ready again");
     daemon.signal(libc::SIGTERM);
